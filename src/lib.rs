@@ -1,0 +1,5 @@
+//! Provision, as a tour from the bottom up.
+//!
+//! 1. [`model`]: the words (node, phase, build, event …). No I/O.
+
+pub mod model;

@@ -1,0 +1,150 @@
+//! A build: one run that puts an image and a profile on a node.
+
+use super::{Digest, Name, NodeName, OperationId, Phase, PhaseRecord, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+macro_rules! ulid_id {
+    ($(#[$doc:meta])* $ty:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $ty(String);
+
+        impl $ty {
+            /// A new one, sorting after all earlier ones.
+            pub fn generate() -> Self {
+                Self(format!(concat!($prefix, "{}"), ulid::Ulid::new().to_string().to_lowercase()))
+            }
+
+            /// As text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $ty {
+            type Err = $crate::model::Invalid;
+            fn from_str(s: &str) -> Result<Self, Self::Err> {
+                let rest = s.strip_prefix($prefix).unwrap_or("");
+                if rest.len() == 26 && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+                    Ok(Self(s.to_owned()))
+                } else {
+                    Err($crate::model::Invalid::new(
+                        "id", s, concat!("'", $prefix, "' and 26 lower-case letters and digits")))
+                }
+            }
+        }
+
+        impl TryFrom<String> for $ty {
+            type Error = $crate::model::Invalid;
+            fn try_from(s: String) -> Result<Self, Self::Error> { s.parse() }
+        }
+
+        impl From<$ty> for String {
+            fn from(id: $ty) -> String { id.0 }
+        }
+
+        impl fmt::Display for $ty {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.pad(&self.0) }
+        }
+
+        impl fmt::Debug for $ty {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(&self.0) }
+        }
+    };
+}
+pub(crate) use ulid_id;
+
+ulid_id!(
+    /// Identity of a build: `b-` and a ULID, so that it sorts by time.
+    BuildId, "b-"
+);
+
+/// What went into a build, enough to make the same one again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildInputs {
+    /// Image name.
+    pub image: Name,
+    /// Digest of the image's description, which names every file's digest.
+    pub image_digest: Digest,
+    /// Profile name.
+    pub profile: Name,
+    /// Digest of the profile's directory.
+    pub profile_digest: Digest,
+    /// Whether the profile came baked into the image.
+    pub baked: bool,
+    /// Commit of the configuration, `-dirty` appended where it had changes;
+    /// absent where the configuration is not in version control.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_commit: Option<String>,
+    /// Digests of the templates that were rendered, by file name.
+    #[serde(default)]
+    pub templates: BTreeMap<String, Digest>,
+    /// Version of the program.
+    pub version: String,
+}
+
+/// How a build ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BuildOutcome {
+    /// Not ended.
+    Running,
+    /// Verified.
+    Deployed,
+    /// Failed, see `reason`.
+    Failed,
+    /// Given up by request.
+    Cancelled,
+}
+
+/// The record of one build, kept for ever.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Build {
+    /// Identity.
+    pub id: BuildId,
+    /// Node.
+    pub node: NodeName,
+    /// The operation that answers for it.
+    pub operation: OperationId,
+    /// Who asked.
+    pub actor: String,
+    /// Inputs.
+    pub inputs: BuildInputs,
+    /// Where it is; the last phase once ended.
+    pub phase: Phase,
+    /// Attempt, from 1.
+    pub attempt: u32,
+    /// Every phase that was entered.
+    pub phases: Vec<PhaseRecord>,
+    /// Outcome.
+    pub outcome: BuildOutcome,
+    /// Why it failed, or what it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Start.
+    pub started: Time,
+    /// End.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Time>,
+    /// SHA-256 of the build's one-time token; gone once the build has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_digest: Option<Digest>,
+    /// Digest over everything put on the disk, identity left out: equal for
+    /// two installs of the same inputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Digest>,
+    /// The disk that was written, as the agent names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
+}
+
+impl Build {
+    /// The record of the running phase.
+    pub fn current(&self) -> Option<&PhaseRecord> {
+        self.phases.last()
+    }
+}

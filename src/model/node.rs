@@ -1,0 +1,308 @@
+//! A machine in the inventory: what the operator says of it, and what was
+//! found out.
+
+use super::{BuildId, Mac, Name, NodeName, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Which firmware boots the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Firmware {
+    /// Take what the node's DHCP packets say; for the BMC's boot flag, BIOS
+    /// until a packet has said otherwise.
+    #[default]
+    Auto,
+    /// Legacy PC BIOS.
+    Bios,
+    /// UEFI.
+    Uefi,
+}
+
+impl fmt::Display for Firmware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Firmware::Auto => "auto",
+            Firmware::Bios => "bios",
+            Firmware::Uefi => "uefi",
+        })
+    }
+}
+
+/// Processor architecture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    /// AMD64.
+    #[default]
+    X86_64,
+    /// 64-bit ARM.
+    Aarch64,
+}
+
+/// How power is controlled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PowerDriver {
+    /// Built in, on ipmi-rs: IPMI 2.0 RMCP+, cipher suite 3.
+    #[default]
+    Ipmi,
+    /// The `ipmitool` program: cipher suite 17 and odd BMCs.
+    Ipmitool,
+    /// In memory, for tests of everything above power.
+    Fake,
+}
+
+fn default_ipmi_port() -> u16 {
+    623
+}
+
+/// A node's BMC, without its password (that is kept encrypted elsewhere).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BmcSpec {
+    /// Address of the BMC.
+    pub address: IpAddr,
+    /// UDP port, 623 unless said otherwise.
+    #[serde(default = "default_ipmi_port")]
+    pub port: u16,
+    /// Driver.
+    #[serde(default)]
+    pub driver: PowerDriver,
+    /// User name at the BMC, at most 16 characters (IPMI 2.0 §13.28).
+    pub user: String,
+}
+
+/// Which disk may be wiped. All the fields that are set must fit; when none
+/// is set the node must have exactly one candidate.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskHint {
+    /// Serial number as the kernel shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// World Wide Name (`naa.`, `eui.`), as the kernel shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wwn: Option<String>,
+    /// Device name or path, such as `/dev/sda`; not stable across boots, so
+    /// last resort.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Smallest size in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_bytes: Option<u64>,
+    /// Largest size in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+}
+
+impl DiskHint {
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What the operator says of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSpec {
+    /// Host name, unique.
+    pub name: NodeName,
+    /// MAC addresses, unique over the inventory; the first boots.
+    pub macs: Vec<Mac>,
+    /// IPv4 address, unique, inside the subnet.
+    pub address: Ipv4Addr,
+    /// Firmware.
+    #[serde(default)]
+    pub firmware: Firmware,
+    /// Processor.
+    #[serde(default)]
+    pub arch: Arch,
+    /// BMC, if power can be controlled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bmc: Option<BmcSpec>,
+    /// Which disk.
+    #[serde(default, skip_serializing_if = "DiskHint::is_empty")]
+    pub disk: DiskHint,
+    /// Free labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Kept in reserve: never chosen by anything automatic.
+    #[serde(default)]
+    pub spare: bool,
+}
+
+/// Where a node is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LifeCycle {
+    /// Seen on the wire, not in the inventory.
+    Discovered,
+    /// In the inventory, may be installed.
+    #[default]
+    Ready,
+    /// A build runs.
+    Installing,
+    /// Installed and verified.
+    Deployed,
+    /// The last build failed; the reason stands beside it.
+    Failed,
+    /// Booted into the rescue ramdisk.
+    Rescue,
+    /// Disk being wiped.
+    Erasing,
+    /// Out of service; never booted from us.
+    Retired,
+}
+
+impl fmt::Display for LifeCycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            LifeCycle::Discovered => "discovered",
+            LifeCycle::Ready => "ready",
+            LifeCycle::Installing => "installing",
+            LifeCycle::Deployed => "deployed",
+            LifeCycle::Failed => "failed",
+            LifeCycle::Rescue => "rescue",
+            LifeCycle::Erasing => "erasing",
+            LifeCycle::Retired => "retired",
+        })
+    }
+}
+
+/// A disk as the agent found it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DiskFacts {
+    /// Kernel name, such as `sda`.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Model.
+    #[serde(default)]
+    pub model: String,
+    /// Serial number.
+    #[serde(default)]
+    pub serial: String,
+    /// World Wide Name.
+    #[serde(default)]
+    pub wwn: String,
+    /// Spinning.
+    #[serde(default)]
+    pub rotational: bool,
+    /// USB, optical or other removable medium: never a candidate.
+    #[serde(default)]
+    pub removable: bool,
+}
+
+/// A network card as the agent found it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicFacts {
+    /// Kernel name.
+    pub name: String,
+    /// Address.
+    pub mac: Mac,
+    /// Kernel driver.
+    #[serde(default)]
+    pub driver: String,
+    /// Carrier seen.
+    #[serde(default)]
+    pub link: bool,
+}
+
+/// What the agent found out about the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Facts {
+    /// Processor model.
+    #[serde(default)]
+    pub cpu: String,
+    /// Logical processors.
+    #[serde(default)]
+    pub cpus: u32,
+    /// Memory in bytes.
+    #[serde(default)]
+    pub memory: u64,
+    /// Disks.
+    #[serde(default)]
+    pub disks: Vec<DiskFacts>,
+    /// Network cards.
+    #[serde(default)]
+    pub nics: Vec<NicFacts>,
+    /// Firmware the machine booted with.
+    #[serde(default)]
+    pub firmware: Firmware,
+    /// SMBIOS manufacturer and product.
+    #[serde(default)]
+    pub hardware: String,
+    /// SMBIOS serial number (Dell: the service tag).
+    #[serde(default)]
+    pub serial: String,
+    /// Firmware version.
+    #[serde(default)]
+    pub bios_version: String,
+}
+
+/// What was found out and decided about a node; written by the life cycle.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// State.
+    #[serde(default)]
+    pub life: LifeCycle,
+    /// Why it is in it, where that needs saying.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The running or last build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildId>,
+    /// What is installed, once deployed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Name>,
+    /// What is installed, once deployed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Name>,
+    /// Firmware seen in DHCP packets.
+    #[serde(default)]
+    pub firmware_seen: Firmware,
+    /// Last packet or report from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Time>,
+    /// Hardware.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Facts>,
+    /// `ssh-ed25519 AAAA…` lines of the installed system.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_keys: Vec<String>,
+    /// Times of the state changes that matter for statistics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployed_at: Option<Time>,
+}
+
+/// A node: specification and status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// What the operator says.
+    #[serde(flatten)]
+    pub spec: NodeSpec,
+    /// What we know.
+    #[serde(default)]
+    pub status: NodeStatus,
+}
+
+impl Node {
+    /// A new node in state `ready`.
+    pub fn new(spec: NodeSpec) -> Self {
+        Self { spec, status: NodeStatus::default() }
+    }
+
+    /// The firmware to set boot flags for: what the operator says, else what
+    /// was seen, else BIOS.
+    pub fn effective_firmware(&self) -> Firmware {
+        match (self.spec.firmware, self.status.firmware_seen) {
+            (Firmware::Auto, Firmware::Auto) => Firmware::Bios,
+            (Firmware::Auto, seen) => seen,
+            (said, _) => said,
+        }
+    }
+}

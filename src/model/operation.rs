@@ -1,0 +1,86 @@
+//! What an API call that takes time returns: something to watch.
+
+use super::build::ulid_id;
+use super::{BuildId, NodeName, Phase, Time};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+ulid_id!(
+    /// Identity of an operation: `op-` and a ULID.
+    OperationId, "op-"
+);
+
+/// What is being done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OperationKind {
+    /// Install a node.
+    Install,
+    /// Change a node's power.
+    Power,
+    /// Build an image.
+    ImageBuild,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OperationState {
+    /// Under way.
+    Running,
+    /// Ended well.
+    Done,
+    /// Ended badly, see `reason`.
+    Failed,
+    /// Given up by request.
+    Cancelled,
+}
+
+impl OperationState {
+    /// Whether it will not change any more.
+    pub fn is_final(self) -> bool {
+        self != Self::Running
+    }
+}
+
+/// An operation as the API shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Identity.
+    pub id: OperationId,
+    /// What.
+    pub kind: OperationKind,
+    /// On which node, if on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// The build, for an install.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildId>,
+    /// State.
+    pub state: OperationState,
+    /// Phase of the build, for an install.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// What it does now, waits for, or failed of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Bytes done in this phase.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Bytes in all, 0 when not known.
+    #[serde(default)]
+    pub total: u64,
+    /// When the present step will be given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Time>,
+    /// Who asked.
+    pub actor: String,
+    /// Result, such as the power state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<serde_json::Value>,
+    /// Start.
+    pub started: Time,
+    /// Last change.
+    pub updated: Time,
+}
