@@ -3,3 +3,4 @@
 //! 1. [`model`]: the words (node, phase, build, event …). No I/O.
 
 pub mod model;
+pub mod store;

@@ -1,0 +1,6 @@
+//! Real parts that several tests start: each is ended by the pid it was
+//! started with, also when the test fails.
+
+#![allow(dead_code, reason = "each test binary uses some of these")]
+
+pub mod redis;
