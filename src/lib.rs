@@ -2,5 +2,6 @@
 //!
 //! 1. [`model`]: the words (node, phase, build, event …). No I/O.
 
+pub mod config;
 pub mod model;
 pub mod store;

@@ -35,8 +35,7 @@ async fn contract(s: Arc<dyn Store>) {
         s.commit(Batch::new().put(kind::BUILD, k, &json!(1), Expect::Any).unwrap()).await.unwrap();
     }
     s.commit(Batch::new().delete(kind::NODE, "c")).await.unwrap();
-    let keys: Vec<_> =
-        s.list(kind::NODE).await.unwrap().into_iter().map(|d| d.key).collect();
+    let keys: Vec<_> = s.list(kind::NODE).await.unwrap().into_iter().map(|d| d.key).collect();
     assert_eq!(keys, ["a", "b"]);
     assert!(s.get(kind::NODE, "c").await.unwrap().is_none());
 
@@ -54,11 +53,8 @@ async fn contract(s: Arc<dyn Store>) {
     let after = EventQuery { after: Some(10), limit: 3, ..EventQuery::default() };
     let page = s.query(&after).await.unwrap();
     assert_eq!(page.iter().map(|e| e.seq).collect::<Vec<_>>(), [11, 12, 13]);
-    let of_node = EventQuery {
-        node: Some("node1".parse().unwrap()),
-        limit: 100,
-        ..EventQuery::default()
-    };
+    let of_node =
+        EventQuery { node: Some("node1".parse().unwrap()), limit: 100, ..EventQuery::default() };
     assert_eq!(s.query(&of_node).await.unwrap().len(), 20);
     let future = EventQuery {
         since: Some(Time::now() + jiff::SignedDuration::from_secs(5)),
