@@ -3,5 +3,6 @@
 //! 1. [`model`]: the words (node, phase, build, event …). No I/O.
 
 pub mod config;
+pub mod lifecycle;
 pub mod model;
 pub mod store;

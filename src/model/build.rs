@@ -130,9 +130,6 @@ pub struct Build {
     /// End.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Time>,
-    /// SHA-256 of the build's one-time token; gone once the build has ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token_digest: Option<Digest>,
     /// Digest over everything put on the disk, identity left out: equal for
     /// two installs of the same inputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
