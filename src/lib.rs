@@ -2,4 +2,6 @@
 //!
 //! 1. [`model`]: the words (node, phase, build, event …). No I/O.
 
+pub mod image;
 pub mod model;
+pub mod profile;
