@@ -1,8 +1,21 @@
 //! Provision, as a tour from the bottom up.
 //!
 //! 1. [`model`]: the words (node, phase, build, event …). No I/O.
+//! 2. [`config`]: the configuration as written and as used; inventory files.
+//! 3. [`store`]: documents and the chained event log, on SQLite or Redis.
+//!    [`tls`], [`auth`], [`template`]: certificates, tokens and sealed
+//!    secrets, templates people edit.
+//! 4. [`image`], [`profile`]: what can be put on a disk, and what on top.
+//! 5. [`lifecycle`]: the only place where a node changes state.
+//!    [`netboot`]: what a node gets at each step of its boot.
 
+pub mod auth;
 pub mod config;
+pub mod image;
 pub mod lifecycle;
 pub mod model;
+pub mod netboot;
+pub mod profile;
 pub mod store;
+pub mod template;
+pub mod tls;

@@ -1,0 +1,109 @@
+//! `image.toml` and `baked.toml`, as types. Field order is the order on disk,
+//! and the text is a pure function of the value: its digest is the image's.
+
+use crate::model::{Arch, Digest, Name};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The version of the layout this program writes and reads.
+pub const FORMAT: u32 = 1;
+
+/// How an image gets onto a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// The agent writes a root file system.
+    Image,
+    /// The Debian installer.
+    Preseed,
+    /// The Ubuntu installer.
+    Autoinstall,
+}
+
+/// One file of the image's directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Digest of the content.
+    pub sha256: Digest,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// The root file system in `rootfs.zst`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rootfs {
+    /// Size of the file system, unpacked, before it is grown.
+    pub bytes: u64,
+    /// Bytes of it that hold data and are written.
+    pub data: u64,
+}
+
+/// What the image was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provenance {
+    /// The clock of the build: the date of the distribution's newest index,
+    /// seconds since 1970.
+    pub source_date_epoch: u64,
+    /// Suite, such as `bookworm`.
+    pub suite: String,
+    /// Archive components.
+    pub components: Vec<String>,
+    /// Digest of `packages.txt`.
+    pub packages: Digest,
+    /// Lines of `packages.txt`.
+    pub package_count: u32,
+    /// Version of the program that built it.
+    pub builder: String,
+}
+
+/// `image.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Description {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Name, the same as the directory's.
+    pub name: Name,
+    /// Distribution, such as `debian`.
+    pub os: String,
+    /// Release, such as `12`.
+    pub release: String,
+    /// Point release or build, such as `12.11`.
+    pub version: String,
+    /// Processor.
+    pub arch: Arch,
+    /// Install method.
+    pub method: Method,
+    /// Arguments that the installed kernel always wants.
+    pub kernel_args: String,
+    /// Release of the kernel, such as `6.1.0-35-amd64`.
+    pub kernel: String,
+    /// Root file system, for method `image`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rootfs: Option<Rootfs>,
+    /// Provenance.
+    pub provenance: Provenance,
+    /// Every file, by name.
+    pub files: BTreeMap<String, FileEntry>,
+}
+
+/// `baked/<profile>/baked.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BakedDescription {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Digest of the image it was made from.
+    pub image: Digest,
+    /// Profile.
+    pub profile: Name,
+    /// Digest of the profile.
+    pub profile_digest: Digest,
+    /// Root file system.
+    pub rootfs: Rootfs,
+    /// `rootfs.zst`, `rootfs.idx` and `packages.txt`.
+    pub files: BTreeMap<String, FileEntry>,
+}
