@@ -1,0 +1,320 @@
+//! HTTP on the boot network: loaders, scripts, kernel, ramdisk, images.
+//!
+//! Files are sent in chunks of 256 KiB read on blocking threads, never held
+//! whole. One range a request (RFC 9110 §14); an image's file has its digest
+//! as a strong ETag, so `If-Range` makes a resumed transfer safe.
+
+use super::files::BootFiles;
+use super::{Fetch, Installing};
+use crate::image::Catalogue;
+use crate::model::{Mac, Name, NodeName};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use futures::Stream;
+use std::io::{Read, Seek, SeekFrom};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+/// Bytes read from the disk at a time.
+const CHUNK: u64 = 256 * 1024;
+
+/// What the routes need.
+pub struct BootHttp {
+    /// Names.
+    pub files: BootFiles,
+    /// Images.
+    pub images: Catalogue,
+    /// The agent's ramdisk.
+    pub agent: Bytes,
+}
+
+/// The routes `/boot/…` and `/images/…`.
+pub fn router(state: Arc<BootHttp>) -> Router {
+    Router::new()
+        .route("/boot/loader/{file}", get(loader))
+        .route("/boot/{mac}/{file}", get(own_file))
+        .route("/images/{image}/{file}", get(image_file))
+        .route("/images/{image}/baked/{profile}/{file}", get(baked_file))
+        .with_state(state)
+}
+
+type Peer = ConnectInfo<SocketAddr>;
+
+async fn loader(
+    State(s): State<Arc<BootHttp>>,
+    ConnectInfo(peer): Peer,
+    Path(file): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(path) = s.files.loader(&file) else { return not_found() };
+    if let std::net::IpAddr::V4(a) = peer.ip()
+        && let Some(n) = s.files.boots().by_address(a)
+    {
+        s.files.boots().fetched(&n.name, Fetch::Loader(file));
+    }
+    send_file(path, &headers, None, None).await
+}
+
+async fn own_file(
+    State(s): State<Arc<BootHttp>>,
+    ConnectInfo(peer): Peer,
+    Path((mac, file)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let node = mac.parse::<Mac>().ok().and_then(|m| s.files.node_at(m, peer.ip()));
+    let Some(node) = node else { return not_found() };
+    if file == "script.ipxe" {
+        return match s.files.script(&node, &file) {
+            Some(text) => ([(header::CONTENT_TYPE, "text/plain")], text).into_response(),
+            None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        };
+    }
+    let Some(Installing { kernel, ramdisk, .. }) = node.installing else { return not_found() };
+    let count = Count::new(s.clone(), node.name, file.clone());
+    match file.as_str() {
+        "kernel" => send_file(kernel, &headers, None, Some(count)).await,
+        "ramdisk" => send_file(ramdisk, &headers, None, Some(count)).await,
+        "agent" => {
+            count.report(s.agent.len() as u64, true);
+            s.agent.clone().into_response()
+        }
+        _ => not_found(),
+    }
+}
+
+async fn image_file(
+    State(s): State<Arc<BootHttp>>,
+    Path((image, file)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(image) = open_image(&s, &image).await else { return not_found() };
+    let Some(entry) = image.description.files.get(&file) else { return not_found() };
+    send_file(image.dir.join(&file), &headers, Some(entry.sha256.to_hex()), None).await
+}
+
+async fn baked_file(
+    State(s): State<Arc<BootHttp>>,
+    Path((image, profile, file)): Path<(String, String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(image) = open_image(&s, &image).await else { return not_found() };
+    let Ok(profile) = profile.parse::<Name>() else { return not_found() };
+    let Some(baked) = image.baked.get(&profile) else { return not_found() };
+    let Some(entry) = baked.description.files.get(&file) else { return not_found() };
+    send_file(baked.dir.join(&file), &headers, Some(entry.sha256.to_hex()), None).await
+}
+
+async fn open_image(s: &Arc<BootHttp>, name: &str) -> Option<crate::image::Image> {
+    let name: Name = name.parse().ok()?;
+    let images = s.images.clone();
+    tokio::task::spawn_blocking(move || images.get(&name).ok()).await.ok()?
+}
+
+fn not_found() -> Response {
+    StatusCode::NOT_FOUND.into_response()
+}
+
+/// What a `Range` header asks of a file of `size` bytes.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    Whole,
+    Part(u64, u64),
+    Impossible,
+}
+
+/// One range only; several, or a form we do not know, mean the whole file
+/// (RFC 9110 §14.2 lets a server ignore them).
+fn wanted(range: Option<&str>, size: u64) -> Wanted {
+    let Some(spec) = range.and_then(|r| r.trim().strip_prefix("bytes=")) else {
+        return Wanted::Whole;
+    };
+    let Some((from, to)) = spec.split_once('-') else { return Wanted::Whole };
+    match (from.trim().parse::<u64>(), to.trim().parse::<u64>()) {
+        (Ok(a), Ok(b)) if a <= b && a < size => Wanted::Part(a, b.min(size - 1)),
+        (Ok(a), Err(_)) if to.trim().is_empty() && a < size => Wanted::Part(a, size - 1),
+        (Err(_), Ok(n)) if from.trim().is_empty() && n > 0 && size > 0 => {
+            Wanted::Part(size - n.min(size), size - 1)
+        }
+        (Ok(_), Ok(_)) | (Ok(_), Err(_)) if !spec.contains(',') => Wanted::Impossible,
+        _ => Wanted::Whole,
+    }
+}
+
+async fn send_file(
+    path: PathBuf,
+    headers: &HeaderMap,
+    etag: Option<String>,
+    count: Option<Count>,
+) -> Response {
+    let opened = tokio::task::spawn_blocking(move || {
+        let f = std::fs::File::open(&path)?;
+        let m = f.metadata()?;
+        Ok::<_, std::io::Error>((f, m))
+    })
+    .await;
+    let Ok(Ok((mut file, meta))) = opened else { return not_found() };
+    if !meta.is_file() {
+        return not_found();
+    }
+    let size = meta.len();
+    let etag = etag.unwrap_or_else(|| {
+        let t = meta.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+        format!("{size:x}-{:x}", t.map_or(0, |d| d.as_nanos()))
+    });
+    let etag = format!("\"{etag}\"");
+    let header_is = |h: header::HeaderName, v: &str| {
+        headers.get(h).is_some_and(|x| x.as_bytes() == v.as_bytes())
+    };
+    if header_is(header::IF_NONE_MATCH, &etag) {
+        return (StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response();
+    }
+    let range = headers.get(header::RANGE).and_then(|r| r.to_str().ok());
+    let same = !headers.contains_key(header::IF_RANGE) || header_is(header::IF_RANGE, &etag);
+    let (status, from, to) = match wanted(range.filter(|_| same), size) {
+        Wanted::Whole => (StatusCode::OK, 0, size),
+        Wanted::Part(a, b) => (StatusCode::PARTIAL_CONTENT, a, b + 1),
+        Wanted::Impossible => {
+            let total = format!("bytes */{size}");
+            return (StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, total)])
+                .into_response();
+        }
+    };
+    if from > 0 && file.seek(SeekFrom::Start(from)).is_err() {
+        return not_found();
+    }
+    let body = Body::from_stream(FileChunks::new(file, to - from, count));
+    let mut r = (status, body).into_response();
+    let h = r.headers_mut();
+    h.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    h.insert(header::CONTENT_LENGTH, HeaderValue::from(to - from));
+    h.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    if let Ok(v) = HeaderValue::from_str(&etag) {
+        h.insert(header::ETAG, v);
+    }
+    if status == StatusCode::PARTIAL_CONTENT
+        && let Ok(v) = HeaderValue::from_str(&format!("bytes {from}-{}/{size}", to - 1))
+    {
+        h.insert(header::CONTENT_RANGE, v);
+    }
+    r
+}
+
+/// Says what was sent, once, when the transfer ends either way.
+struct Count {
+    server: Arc<BootHttp>,
+    node: NodeName,
+    file: String,
+    began: Instant,
+}
+
+impl Count {
+    fn new(server: Arc<BootHttp>, node: NodeName, file: String) -> Self {
+        Self { server, node, file, began: Instant::now() }
+    }
+
+    fn report(&self, bytes: u64, whole: bool) {
+        let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let what = Fetch::File { name: self.file.clone(), bytes, millis, whole };
+        self.server.files.boots().fetched(&self.node, what);
+    }
+}
+
+type Reading = tokio::task::JoinHandle<std::io::Result<(std::fs::File, Bytes)>>;
+
+/// A file as a stream of chunks, one read ahead of the socket.
+struct FileChunks {
+    reading: Option<Reading>,
+    left: u64,
+    sent: u64,
+    count: Option<Count>,
+}
+
+impl FileChunks {
+    fn new(file: std::fs::File, len: u64, count: Option<Count>) -> Self {
+        Self { reading: Some(read_on(file, len)), left: len, sent: 0, count }
+    }
+}
+
+fn read_on(mut file: std::fs::File, left: u64) -> Reading {
+    tokio::task::spawn_blocking(move || {
+        let mut buf = vec![0u8; usize::try_from(left.min(CHUNK)).unwrap_or(0)];
+        let mut have = 0;
+        while have < buf.len() {
+            match file.read(&mut buf[have..])? {
+                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                n => have += n,
+            }
+        }
+        Ok((file, Bytes::from(buf)))
+    })
+}
+
+impl Stream for FileChunks {
+    type Item = std::io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let Some(reading) = self.reading.as_mut() else { return Poll::Ready(None) };
+        match Pin::new(reading).poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(Ok((file, bytes)))) => {
+                self.left -= bytes.len() as u64;
+                self.sent += bytes.len() as u64;
+                self.reading = (self.left > 0).then(|| read_on(file, self.left));
+                Poll::Ready(Some(Ok(bytes)))
+            }
+            Poll::Ready(Ok(Err(e))) => {
+                self.reading = None;
+                Poll::Ready(Some(Err(e)))
+            }
+            Poll::Ready(Err(e)) => {
+                self.reading = None;
+                Poll::Ready(Some(Err(std::io::Error::other(e))))
+            }
+        }
+    }
+}
+
+impl Drop for FileChunks {
+    fn drop(&mut self) {
+        if let Some(c) = &self.count {
+            c.report(self.sent, self.left == 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_as_the_rfc_says() {
+        for (h, want) in [
+            (None, Wanted::Whole),
+            (Some("bytes=0-3"), Wanted::Part(0, 3)),
+            (Some("bytes=5-"), Wanted::Part(5, 9)),
+            (Some("bytes=-3"), Wanted::Part(7, 9)),
+            (Some("bytes=-30"), Wanted::Part(0, 9)),
+            (Some("bytes=5-99"), Wanted::Part(5, 9)),
+            (Some("bytes=10-"), Wanted::Impossible),
+            (Some("bytes=3-1"), Wanted::Impossible),
+            (Some("bytes=0-1,4-5"), Wanted::Whole),
+            (Some("lines=0-1"), Wanted::Whole),
+            (Some("bytes=x"), Wanted::Whole),
+        ] {
+            assert_eq!(wanted(h, 10), want, "{h:?}");
+        }
+        assert_eq!(wanted(Some("bytes=0-"), 0), Wanted::Impossible);
+    }
+}

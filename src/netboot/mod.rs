@@ -1,0 +1,88 @@
+//! What a node gets at each step of its boot.
+//!
+//! `decide` is pure: from what the firmware says of itself and whether the
+//! node is being installed, to a boot file. `script` renders the templates of
+//! `pxe/`. `files` are the files themselves: loaders by TFTP and HTTP, kernel,
+//! ramdisk and agent for the node's own build. `http` is the boot network's
+//! HTTP server for them, with Range, ETag and no buffering.
+//!
+//! A node that is not being installed is told to boot its disk, at every
+//! step, so a BMC that keeps asking for the network never reinstalls a node.
+//! The view of the nodes comes through [`Boots`]; sightings go out through it.
+
+pub mod decide;
+pub mod files;
+pub mod http;
+pub mod script;
+
+use crate::model::{Arch, BuildId, Firmware, Mac, Name, NodeName, Secret};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+/// A node that is being installed: what to boot it with.
+#[derive(Debug, Clone)]
+pub struct Installing {
+    /// Build.
+    pub build: BuildId,
+    /// Image, for the screen.
+    pub image: Name,
+    /// Kernel file.
+    pub kernel: PathBuf,
+    /// Ramdisk file.
+    pub ramdisk: PathBuf,
+    /// Kernel arguments before ours.
+    pub kernel_args: String,
+    /// The build's token, for the kernel's command line.
+    pub token: Secret,
+}
+
+/// A node as booting sees it.
+#[derive(Debug, Clone)]
+pub struct BootNode {
+    /// Name.
+    pub name: NodeName,
+    /// The card that boots.
+    pub mac: Mac,
+    /// Address.
+    pub address: Ipv4Addr,
+    /// Firmware said by the operator.
+    pub firmware: Firmware,
+    /// Processor.
+    pub arch: Arch,
+    /// Use pxelinux instead of iPXE on BIOS (label `loader=pxelinux`).
+    pub pxelinux: bool,
+    /// What to install; `None`: boot the disk.
+    pub installing: Option<Installing>,
+}
+
+/// What a node has just fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fetch {
+    /// A loader, begun.
+    Loader(String),
+    /// The script or pxelinux configuration.
+    Script,
+    /// One of the installer's files; `whole` when its last byte went out.
+    File {
+        /// `kernel`, `ramdisk` or `agent`.
+        name: String,
+        /// Bytes sent.
+        bytes: u64,
+        /// Milliseconds it took.
+        millis: u64,
+        /// To the end.
+        whole: bool,
+    },
+}
+
+/// The rest of the house, as booting sees it. All calls return at once.
+pub trait Boots: Send + Sync {
+    /// The node with this MAC.
+    fn by_mac(&self, mac: Mac) -> Option<BootNode>;
+    /// The node with this address.
+    fn by_address(&self, address: Ipv4Addr) -> Option<BootNode>;
+    /// A node fetched something.
+    fn fetched(&self, node: &NodeName, what: Fetch);
+    /// A text was rendered for a build: kept with it, token left out.
+    fn rendered(&self, build: &BuildId, file: &str, text: &str);
+}

@@ -1,0 +1,131 @@
+//! The texts a loader asks for: iPXE scripts and pxelinux configuration.
+
+use super::decide::Server;
+use super::{BootNode, Installing};
+use crate::model::{Firmware, Secret};
+use crate::template::{Rendered, Syntax, TemplateError, Templates};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// The shipped templates, see `pxe/`.
+pub const SHIPPED: &[(&str, &str)] = &[
+    ("install.ipxe", include_str!("../../pxe/install.ipxe")),
+    ("local.ipxe", include_str!("../../pxe/local.ipxe")),
+    ("pxelinux.cfg", include_str!("../../pxe/pxelinux.cfg")),
+];
+
+/// Renders them for one link.
+#[derive(Debug, Clone)]
+pub struct Scripts {
+    templates: Templates,
+    server: Server,
+    prefix: u8,
+    router: Option<std::net::Ipv4Addr>,
+}
+
+impl Scripts {
+    /// `site` is the directory of the site's own templates.
+    pub fn new(
+        site: PathBuf,
+        server: Server,
+        prefix: u8,
+        router: Option<std::net::Ipv4Addr>,
+    ) -> Self {
+        let templates = Templates::new(site, SHIPPED, Syntax::BootScript);
+        Self { templates, server, prefix, router }
+    }
+
+    /// The iPXE script for `node` as it now is.
+    pub fn ipxe(&self, node: &BootNode) -> Result<Rendered, TemplateError> {
+        let name = if node.installing.is_some() { "install.ipxe" } else { "local.ipxe" };
+        self.templates.render(name, &self.values(node))
+    }
+
+    /// The pxelinux configuration for `node` as it now is.
+    pub fn pxelinux(&self, node: &BootNode) -> Result<Rendered, TemplateError> {
+        self.templates.render("pxelinux.cfg", &self.values(node))
+    }
+
+    /// All templates with example values: what is wrong with them.
+    pub fn lint(&self) -> Vec<TemplateError> {
+        match example() {
+            Some(node) => self.templates.lint(&self.values(&node)),
+            None => Vec::new(),
+        }
+    }
+
+    /// The digest of a template as it now is.
+    pub fn digest(&self, name: &str) -> Option<crate::model::Digest> {
+        self.templates.source(name).ok().map(|s| crate::model::Digest::of(s.as_bytes()))
+    }
+
+    fn values(&self, node: &BootNode) -> serde_json::Value {
+        let base = format!("{}/boot/{}", self.server.base(), node.mac.hyphenated());
+        let (image, build, args) = match &node.installing {
+            Some(i) => (i.image.to_string(), i.build.to_string(), self.kernel_args(node, i)),
+            None => Default::default(),
+        };
+        json!({
+            "node": node.name, "mac": node.mac, "address": node.address, "base": base,
+            "installing": node.installing.is_some(), "image": image, "build": build, "args": args,
+        })
+    }
+
+    /// What the agent reads from `/proc/cmdline`. The address is given here
+    /// so that the ramdisk needs no DHCP client and no second lease.
+    fn kernel_args(&self, node: &BootNode, i: &Installing) -> String {
+        let gw = self.router.map(|r| format!(" provision.gw={r}")).unwrap_or_default();
+        let args = format!(
+            "{} provision.server={} provision.mac={} provision.ip={}/{}{gw} provision.token={}",
+            i.kernel_args,
+            self.server.base(),
+            node.mac,
+            node.address,
+            self.prefix,
+            i.token.expose()
+        );
+        args.trim().to_owned()
+    }
+}
+
+/// A node that looks like one being installed, for the lint.
+fn example() -> Option<BootNode> {
+    Some(BootNode {
+        name: "node01".parse().ok()?,
+        mac: "52:54:00:00:00:01".parse().ok()?,
+        address: [192, 0, 2, 1].into(),
+        firmware: Firmware::Auto,
+        arch: Default::default(),
+        pxelinux: false,
+        installing: Some(Installing {
+            build: crate::model::BuildId::generate(),
+            image: "debian-12".parse().ok()?,
+            kernel: PathBuf::new(),
+            ramdisk: PathBuf::new(),
+            kernel_args: "console=ttyS0".into(),
+            token: Secret::new("example"),
+        }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shipped_templates_render_and_name_the_nodes_own_files() {
+        let server = Server { address: [10, 0, 0, 1].into(), http_port: 80 };
+        let s = Scripts::new("/nonexistent".into(), server, 24, None);
+        assert!(s.lint().is_empty(), "{:?}", s.lint());
+        let mut node = example().unwrap();
+        let text = s.ipxe(&node).unwrap().text;
+        assert!(text.starts_with("#!ipxe\n"));
+        assert!(text.contains("http://10.0.0.1:80/boot/52-54-00-00-00-01/kernel initrd=ramdisk"));
+        assert!(text.contains("provision.ip=192.0.2.1/24 provision.token=example"));
+        assert!(s.pxelinux(&node).unwrap().text.contains("INITRD http://"));
+        node.installing = None;
+        let text = s.ipxe(&node).unwrap().text;
+        assert!(text.contains("sanboot") && !text.contains("kernel "));
+        assert!(s.pxelinux(&node).unwrap().text.contains("LOCALBOOT"));
+    }
+}
