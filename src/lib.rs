@@ -2,4 +2,5 @@
 //!
 //! 1. [`model`]: the words (node, phase, build, event …). No I/O.
 
+pub mod dhcp;
 pub mod model;
