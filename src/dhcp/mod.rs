@@ -177,7 +177,8 @@ pub struct Settings {
     /// Serve even where another DHCP server answers. Only for networks where
     /// that one is known not to answer our nodes.
     pub allow_other_servers: bool,
-    /// How long to look for another server before serving.
+    /// How long to look for another server before serving. dnsmasq pings an
+    /// address for 3 s before it offers it, ISC dhcpd for 1 s.
     pub probe: Duration,
 }
 
@@ -198,7 +199,7 @@ impl Settings {
             lease: Duration::from_secs(600),
             mode: Mode::Authoritative,
             allow_other_servers: false,
-            probe: Duration::from_secs(3),
+            probe: Duration::from_secs(5),
         }
     }
 }
