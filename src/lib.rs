@@ -6,11 +6,17 @@
 //!    [`tls`], [`auth`], [`template`]: certificates, tokens and sealed
 //!    secrets, templates people edit.
 //! 4. [`image`], [`profile`]: what can be put on a disk, and what on top.
+//!    [`power`]: BMCs.
 //! 5. [`lifecycle`]: the only place where a node changes state.
-//!    [`netboot`]: what a node gets at each step of its boot.
+//!    [`netboot`]: what a node gets at each step of its boot. [`dhcp`] and
+//!    [`tftp`]: one protocol each. [`agent`]: what runs on the node.
+//! 6. [`api`], [`cli`], [`client`]: how people and programs ask. [`lab`]: the
+//!    virtual rack.
+//! 7. [`app`]: the daemons, put together.
 
 pub mod auth;
 pub mod config;
+pub mod dhcp;
 pub mod image;
 pub mod lifecycle;
 pub mod model;
@@ -18,4 +24,5 @@ pub mod netboot;
 pub mod profile;
 pub mod store;
 pub mod template;
+pub mod tftp;
 pub mod tls;
