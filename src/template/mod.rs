@@ -105,7 +105,8 @@ impl Templates {
         env.set_fuel(Some(100_000));
         let syntax = self.syntax;
         env.set_formatter(move |out, _, value| guarded(syntax, out, value));
-        let text = env.render_named_str(name, &source, minijinja::value::Serde(values)).map_err(fail)?;
+        let text =
+            env.render_named_str(name, &source, minijinja::value::Serde(values)).map_err(fail)?;
         Ok(Rendered { text, template: Digest::of(source.as_bytes()) })
     }
 

@@ -1,0 +1,302 @@
+//! What people ask of the rack: installs, cancelling, power, and changes of
+//! the inventory. Each is one commit with its events, or a refusal that
+//! changed nothing and is in the log.
+
+use super::machine::Input;
+use super::{LifeError, Rack};
+use crate::config::nodes::{self, NodeEntry};
+use crate::config::{ConfigError, Network};
+use crate::model::plan::InstallPlan;
+use crate::model::{
+    Build, BuildId, BuildInputs, BuildOutcome, LifeCycle, NewEvent, Node, NodeName, NodeSpec,
+    Operation, OperationId, OperationKind, OperationState, Outcome, Phase, Time,
+};
+use crate::store::{Batch, Expect, kind};
+use std::sync::Arc;
+
+/// An install that was checked: image and profile exist and fit.
+pub struct InstallOrder {
+    /// Node.
+    pub node: NodeName,
+    /// Who asks.
+    pub actor: String,
+    /// Inputs, for the record.
+    pub inputs: BuildInputs,
+    /// The plan for a build; kept as it is now, so that a profile edited in
+    /// the middle changes nothing.
+    pub plan: Box<dyn FnOnce(BuildId) -> InstallPlan + Send>,
+}
+
+/// The document kind of install plans, by build.
+pub const PLAN: &str = "plan";
+
+impl Rack {
+    /// Refuses when the node is busy.
+    fn must_be_free(&self, node: &NodeName) -> Result<(), LifeError> {
+        let running = self.running_build(node).map(|b| b.operation.clone()).or_else(|| {
+            let v = self.view();
+            let busy = |o: &&Arc<Operation>| o.node.as_ref() == Some(node) && !o.state.is_final();
+            v.operations.values().rev().find(busy).map(|o| o.id.clone())
+        });
+        match running {
+            Some(operation) => Err(LifeError::Busy { node: node.clone(), operation }),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts an install; the operation answers for it.
+    pub async fn install(self: &Arc<Self>, order: InstallOrder) -> Result<Operation, LifeError> {
+        let _turn = self.turn.lock().await;
+        self.must_be_free(&order.node)?;
+        let now = Time::now();
+        let mut node = self.view().inventory.find(order.node.as_str()).map(|n| (**n).clone())?;
+        if node.status.life == LifeCycle::Retired {
+            let m = format!(
+                "{} is retired; bring it back with `provision nodes set {} --in-service`",
+                order.node, order.node
+            );
+            return Err(LifeError::NotNow(m));
+        }
+        if node.spec.bmc.is_none() {
+            let m = format!(
+                "{} has no BMC to power it with; set one with `provision nodes set {} --bmc ADDRESS --bmc-user USER`",
+                order.node, order.node
+            );
+            return Err(LifeError::NotNow(m));
+        }
+        let operation = Operation {
+            node: Some(order.node.clone()),
+            ..new_operation(OperationKind::Install, &order.actor, now)
+        };
+        let build = Build {
+            id: BuildId::generate(),
+            node: order.node.clone(),
+            operation: operation.id.clone(),
+            actor: order.actor,
+            inputs: order.inputs,
+            phase: Phase::Power,
+            attempt: 1,
+            phases: Vec::new(),
+            outcome: BuildOutcome::Running,
+            reason: None,
+            started: now,
+            ended: None,
+            manifest: None,
+            disk: None,
+        };
+        let operation = Operation { build: Some(build.id.clone()), ..operation };
+        let plan = (order.plan)(build.id.clone());
+        node.status.build = Some(build.id.clone());
+        let asked = NewEvent::new(now, &build.actor, "install.request", Outcome::Ok)
+            .node(&build.node)
+            .with("build", &build.id)
+            .with("image", &build.inputs.image)
+            .with("image_digest", build.inputs.image_digest)
+            .with("profile", &build.inputs.profile)
+            .with("baked", build.inputs.baked);
+        let batch = Batch::new()
+            .put(PLAN, build.id.as_str(), &plan, Expect::Absent)?
+            .put(kind::BUILD, build.id.as_str(), &build, Expect::Absent)?
+            .put(kind::OPERATION, operation.id.as_str(), &operation, Expect::Absent)?
+            .put(kind::NODE, node.spec.name.as_str(), &node, Expect::Any)?
+            .event(asked);
+        self.commit(batch).await?;
+        let id = build.id.clone();
+        {
+            let mut v = self.view_mut();
+            v.builds.insert(id.clone(), Arc::new(build));
+            v.operations.insert(operation.id.clone(), Arc::new(operation.clone()));
+            v.inventory.put(node);
+        }
+        self.input_in_turn(&id, Input::Start).await?;
+        let now_is = self.view().operations.get(&operation.id).map(|o| (**o).clone());
+        Ok(now_is.unwrap_or(operation))
+    }
+
+    /// Gives up a running build. The machine is left as it is.
+    pub async fn cancel(self: &Arc<Self>, id: &OperationId, actor: &str) -> Result<(), LifeError> {
+        let op = self.view().operations.get(id).cloned();
+        let op = op.ok_or_else(|| LifeError::NotFound(format!("operation {id}")))?;
+        match (&op.build, op.state) {
+            (Some(b), OperationState::Running) => {
+                self.input(b, Input::Cancel(actor.to_owned())).await
+            }
+            (_, s) if s.is_final() => {
+                Err(LifeError::NotNow(format!("operation {id} has ended already")))
+            }
+            _ => Err(LifeError::NotNow(format!(
+                "operation {id} cannot be cancelled; it ends by itself"
+            ))),
+        }
+    }
+
+    /// Begins an operation that is not a build: `event` is written with it.
+    pub async fn begin(
+        &self,
+        kind: OperationKind,
+        node: Option<&NodeName>,
+        actor: &str,
+        event: NewEvent,
+    ) -> Result<Operation, LifeError> {
+        let _turn = self.turn.lock().await;
+        if let Some(n) = node {
+            self.must_be_free(n)?;
+        }
+        let o = Operation { node: node.cloned(), ..new_operation(kind, actor, Time::now()) };
+        self.put_operation(o.clone(), vec![event]).await?;
+        Ok(o)
+    }
+
+    /// Progress of such an operation; not written down.
+    pub fn progress(&self, id: &OperationId, reason: &str, bytes: u64, total: u64) {
+        let mut v = self.view_mut();
+        if let Some(o) = v.operations.get(id) {
+            let o = Operation {
+                reason: Some(reason.to_owned()),
+                bytes,
+                total,
+                updated: Time::now(),
+                ..(**o).clone()
+            };
+            v.operations.insert(id.clone(), Arc::new(o));
+        }
+    }
+
+    /// Ends such an operation.
+    pub async fn end(
+        &self,
+        id: &OperationId,
+        result: Result<serde_json::Value, String>,
+        event: NewEvent,
+    ) -> Result<(), LifeError> {
+        let old = self.view().operations.get(id).cloned();
+        let old = old.ok_or_else(|| LifeError::NotFound(format!("operation {id}")))?;
+        let (state, reason, result) = match result {
+            Ok(v) => (OperationState::Done, None, Some(v)),
+            Err(why) => (OperationState::Failed, Some(why), None),
+        };
+        self.put_operation(Operation { state, reason, result, ..(*old).clone() }, vec![event]).await
+    }
+
+    /// Adds the nodes of an inventory file: all or none.
+    pub async fn import(
+        &self,
+        mut entries: Vec<NodeEntry>,
+        file: &str,
+        net: &Network,
+        actor: &str,
+        secrets: Batch,
+    ) -> Result<Vec<NodeSpec>, LifeError> {
+        let _turn = self.turn.lock().await;
+        let taken = self.view().inventory.taken(None);
+        nodes::admit_all(&mut entries, file, net, taken)?;
+        let now = Time::now();
+        let mut batch = secrets;
+        for e in &entries {
+            let node = Node::new(e.spec.clone());
+            batch = batch
+                .put(kind::NODE, e.spec.name.as_str(), &node, Expect::Absent)?
+                .event(added(now, actor, &e.spec));
+        }
+        self.commit(batch).await?;
+        let mut v = self.view_mut();
+        entries.iter().for_each(|e| v.inventory.put(Node::new(e.spec.clone())));
+        Ok(entries.into_iter().map(|e| e.spec).collect())
+    }
+
+    /// Adds one node.
+    pub async fn add_node(
+        &self,
+        mut spec: NodeSpec,
+        net: &Network,
+        actor: &str,
+        secrets: Batch,
+    ) -> Result<Node, LifeError> {
+        let _turn = self.turn.lock().await;
+        let taken = self.view().inventory.taken(None);
+        nodes::admit(&mut spec, net, &taken).map_err(LifeError::Refused)?;
+        let node = Node::new(spec);
+        // A machine that was seen is no longer a stranger.
+        let mut batch = secrets;
+        for m in &node.spec.macs {
+            batch = batch.delete(kind::DISCOVERED, &m.to_string());
+        }
+        let batch = batch
+            .put(kind::NODE, node.spec.name.as_str(), &node, Expect::Absent)?
+            .event(added(Time::now(), actor, &node.spec));
+        self.commit(batch).await?;
+        self.view_mut().inventory.put(node.clone());
+        Ok(node)
+    }
+
+    /// Changes one node and nothing else.
+    pub async fn set_node(
+        &self,
+        name: &NodeName,
+        net: &Network,
+        actor: &str,
+        secrets: Batch,
+        change: impl FnOnce(&mut Node) -> Result<Vec<String>, String>,
+    ) -> Result<Node, LifeError> {
+        let _turn = self.turn.lock().await;
+        self.must_be_free(name)?;
+        let mut node = self.view().inventory.find(name.as_str()).map(|n| (**n).clone())?;
+        let what = change(&mut node).map_err(LifeError::Refused)?;
+        let taken = self.view().inventory.taken(Some(name));
+        nodes::admit(&mut node.spec, net, &taken).map_err(LifeError::Refused)?;
+        let event = NewEvent::new(Time::now(), actor, "node.set", Outcome::Ok)
+            .node(name)
+            .with("changed", what.join(", "));
+        let batch = secrets.put(kind::NODE, name.as_str(), &node, Expect::Any)?.event(event);
+        self.commit(batch).await?;
+        self.view_mut().inventory.put(node.clone());
+        Ok(node)
+    }
+
+    /// Takes a node out of the inventory; its builds and events stay.
+    pub async fn remove_node(&self, name: &NodeName, actor: &str) -> Result<(), LifeError> {
+        let _turn = self.turn.lock().await;
+        self.must_be_free(name)?;
+        self.view().inventory.find(name.as_str())?;
+        let event = NewEvent::new(Time::now(), actor, "node.remove", Outcome::Ok).node(name);
+        let batch = Batch::new()
+            .delete(kind::NODE, name.as_str())
+            .delete(kind::SECRET, &format!("bmc/{name}"))
+            .event(event);
+        self.commit(batch).await?;
+        self.view_mut().inventory.remove(name);
+        Ok(())
+    }
+
+    /// Reads the syntax of an inventory file.
+    pub fn read_import(text: &str, file: &str) -> Result<Vec<NodeEntry>, ConfigError> {
+        nodes::parse(text, file)
+    }
+}
+
+fn added(now: Time, actor: &str, spec: &NodeSpec) -> NewEvent {
+    let macs: Vec<String> = spec.macs.iter().map(ToString::to_string).collect();
+    NewEvent::new(now, actor, "node.add", Outcome::Ok)
+        .node(&spec.name)
+        .with("macs", macs.join(" "))
+        .with("address", spec.address)
+}
+
+fn new_operation(kind: OperationKind, actor: &str, now: Time) -> Operation {
+    Operation {
+        id: OperationId::generate(),
+        kind,
+        node: None,
+        build: None,
+        state: OperationState::Running,
+        phase: None,
+        reason: None,
+        bytes: 0,
+        total: 0,
+        deadline: None,
+        actor: actor.to_owned(),
+        result: None,
+        started: now,
+        updated: now,
+    }
+}
