@@ -14,6 +14,7 @@
 //!    virtual rack.
 //! 7. [`app`]: the daemons, put together.
 
+pub mod api;
 pub mod auth;
 pub mod config;
 pub mod dhcp;

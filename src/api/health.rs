@@ -1,0 +1,53 @@
+//! `/healthz`, `/readyz`, `/metrics`.
+
+use super::{Ctx, Problem};
+use crate::model::LifeCycle;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// The process runs.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// It can do its work: the store takes writes.
+pub(super) async fn readyz(State(ctx): State<Arc<Ctx>>) -> Result<&'static str, Problem> {
+    match ctx.rack.store().health().await {
+        Ok(()) => Ok("ready\n"),
+        Err(e) => Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{e}; boots go on, new commands are refused"),
+        )),
+    }
+}
+
+/// Numbers for Prometheus (text format 0.0.4).
+pub(super) async fn metrics(State(ctx): State<Arc<Ctx>>) -> Response {
+    let mut out = String::new();
+    let mut lives: BTreeMap<String, u64> = BTreeMap::new();
+    let builds = {
+        let v = ctx.rack.view();
+        for n in v.inventory.all() {
+            *lives.entry(n.status.life.to_string()).or_default() += 1;
+        }
+        v.builds.len()
+    };
+    lives.entry(LifeCycle::Failed.to_string()).or_default();
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "# TYPE provision_nodes gauge");
+    for (life, n) in lives {
+        let _ = writeln!(out, "provision_nodes{{state=\"{life}\"}} {n}");
+    }
+    let _ = writeln!(out, "# TYPE provision_builds_total counter\nprovision_builds_total {builds}");
+    let up = u8::from(ctx.rack.store_ok());
+    let _ = writeln!(out, "# TYPE provision_store_up gauge\nprovision_store_up {up}");
+    let _ = writeln!(out, "# TYPE provision_packets_total counter");
+    for (name, n) in (ctx.counters)() {
+        let _ = writeln!(out, "provision_packets_total{{kind=\"{name}\"}} {n}");
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], out).into_response()
+}

@@ -1,0 +1,174 @@
+//! `POST /v1/nodes/{n}/install`: checks that image and profile exist and fit
+//! before anything is powered, and fixes the plan.
+
+use super::problem::Json;
+use super::{Caller, Ctx, Problem, demand};
+use crate::auth::Role;
+use crate::image::Image;
+use crate::lifecycle::InstallOrder;
+use crate::model::plan::{InstallPlan, NetworkPlan, RootfsPlan, UserPlan};
+use crate::model::{BuildInputs, Name, NewEvent, Node, Operation, Outcome, Time};
+use crate::profile::Profile;
+use axum::Json as Out;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The body of an install.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstallRequest {
+    /// Profile.
+    #[serde(rename = "type", alias = "profile")]
+    pub profile: String,
+    /// Image; the configured one when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+}
+
+pub(super) async fn install(
+    caller: Caller,
+    State(ctx): State<Arc<Ctx>>,
+    Path(n): Path<String>,
+    Json(r): Json<InstallRequest>,
+) -> Result<(StatusCode, Out<Operation>), Problem> {
+    demand(&ctx, &caller, Role::Operate, "installing").await?;
+    match order(&ctx, &caller, &n, &r).await {
+        Ok(order) => {
+            let o = ctx.rack.install(order).await?;
+            Ok((StatusCode::ACCEPTED, Out(o)))
+        }
+        Err(p) => {
+            let mut e =
+                NewEvent::new(Time::now(), &caller.name, "install.request", Outcome::Refused)
+                    .with("profile", &r.profile)
+                    .with("reason", &p.detail);
+            e.node = n.parse().ok();
+            ctx.rack.log(vec![e]).await?;
+            Err(p)
+        }
+    }
+}
+
+async fn order(
+    ctx: &Arc<Ctx>,
+    caller: &Caller,
+    n: &str,
+    r: &InstallRequest,
+) -> Result<InstallOrder, Problem> {
+    let node = (**ctx.rack.view().inventory.find(n)?).clone();
+    let profile_name: Name = r.profile.parse().map_err(|e| Problem::bad(format!("{e}")))?;
+    let image_name: Name = match &r.image {
+        Some(i) => i.parse().map_err(|e| Problem::bad(format!("{e}")))?,
+        None => ctx.config.install.image.clone(),
+    };
+    let (images, profiles, dir) =
+        (ctx.images.clone(), ctx.profiles.clone(), ctx.config.config_dir.clone());
+    let read = tokio::task::spawn_blocking(move || {
+        Ok::<_, Problem>((
+            profiles.get(&profile_name)?,
+            images.get(&image_name)?,
+            config_commit(dir),
+        ))
+    });
+    let (profile, image, config_commit) =
+        read.await.map_err(|e| Problem::internal(e.to_string()))??;
+    let baked = image.baked_for(&profile.name, &profile.digest);
+    let rootfs = image.rootfs_plan(baked, "/images").ok_or_else(|| {
+        let m = format!("image '{}' cannot be written to a disk by the agent", image.name);
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, m)
+    })?;
+    if image.description.arch != node.spec.arch {
+        let m = format!(
+            "image '{}' is for {:?} and {} is {:?}",
+            image.name, image.description.arch, node.spec.name, node.spec.arch
+        );
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, m));
+    }
+    if ctx.config.install.ssh_keys.is_empty() {
+        tracing::warn!(node = %node.spec.name, "no ssh keys are configured: nobody can log in");
+    }
+    let inputs = BuildInputs {
+        image: image.name.clone(),
+        image_digest: image.digest,
+        profile: profile.name.clone(),
+        profile_digest: profile.digest,
+        baked: baked.is_some(),
+        config_commit,
+        templates: ["install.ipxe", "local.ipxe", "pxelinux.cfg"]
+            .into_iter()
+            .filter_map(|t| Some((t.to_owned(), ctx.scripts.digest(t)?)))
+            .collect::<BTreeMap<_, _>>(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let is_baked = baked.is_some();
+    let mac = node.spec.macs.first().copied();
+    let mac = mac.ok_or_else(|| Problem::internal(format!("{} has no MAC", node.spec.name)))?;
+    let plan = plan(ctx, &node, &image, &profile, rootfs, mac, is_baked);
+    Ok(InstallOrder {
+        node: node.spec.name,
+        actor: caller.name.clone(),
+        inputs,
+        plan: Box::new(move |build| InstallPlan { build, ..plan }),
+    })
+}
+
+fn plan(
+    ctx: &Ctx,
+    node: &Node,
+    image: &Image,
+    profile: &Profile,
+    rootfs: RootfsPlan,
+    mac: crate::model::Mac,
+    baked: bool,
+) -> InstallPlan {
+    let (net, install) = (&ctx.config.network, &ctx.config.install);
+    InstallPlan {
+        build: crate::model::BuildId::generate(),
+        node: node.spec.name.clone(),
+        now: Time::now(),
+        disk: node.spec.disk.clone(),
+        rootfs,
+        kernel_args: format!("{} {}", image.description.kernel_args, install.kernel_args)
+            .trim()
+            .to_owned(),
+        users: vec![UserPlan {
+            name: install.user.clone(),
+            ssh_keys: install.ssh_keys.clone(),
+            // Put in when the plan is handed out: no hash in the record.
+            password_hash: None,
+        }],
+        network: NetworkPlan {
+            mac,
+            address: node.spec.address,
+            prefix: net.prefix,
+            gateway: net.router,
+            dns: net.dns.clone(),
+            ntp: net.ntp.clone(),
+            domain: net.domain.clone(),
+        },
+        profile: profile.plan(baked),
+        boot: install.boot,
+        timezone: install.timezone.clone(),
+    }
+}
+
+/// The commit of the configuration, `-dirty` where it has changes.
+fn config_commit(dir: PathBuf) -> Option<String> {
+    let git = |args: &[&str]| {
+        let out = std::process::Command::new("git")
+            .arg("-C")
+            .arg(&dir)
+            .args(args)
+            .stdin(std::process::Stdio::null())
+            .output()
+            .ok()?;
+        out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "HEAD"])?;
+    let dirty = git(&["status", "--porcelain", "--", "."])?;
+    Some(if dirty.is_empty() { commit } else { format!("{commit}-dirty") })
+}

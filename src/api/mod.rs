@@ -1,0 +1,186 @@
+//! HTTP for people and programs: `/v1/…`, and `/node/…` for the nodes
+//! themselves on the boot network. One file a resource; errors are
+//! problem+json (RFC 9457) and name what would be right.
+//!
+//! A call that takes time answers 202 with an operation at once. The
+//! resources read the rack's view and give orders to it; none changes a node.
+//! What a call needs is in [`Ctx`], made by `app`.
+
+pub mod builds;
+pub mod caller;
+pub mod events;
+pub mod health;
+pub mod images;
+pub mod install;
+pub mod node_reports;
+pub mod nodes;
+pub mod operations;
+pub mod power;
+pub mod problem;
+
+pub use caller::{Caller, LocalPeer};
+pub use problem::Problem;
+
+use crate::auth::{MasterKey, Role, TokenRecord};
+use crate::config::Config;
+use crate::image::Catalogue;
+use crate::lifecycle::Rack;
+use crate::model::{Digest, Name, Node, NodeName};
+use crate::netboot::script::Scripts;
+use crate::power::PowerControl;
+use crate::profile::Profiles;
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// A machine that was seen and is not known.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Discovered {
+    /// Its MAC.
+    pub mac: crate::model::Mac,
+    /// Who made the card, where that is known.
+    pub vendor: String,
+    /// What it said of itself (option 60).
+    pub vendor_class: Option<String>,
+    /// Firmware and processor, where it said so.
+    pub arch: Option<crate::model::ClientArch>,
+    /// First packet.
+    pub first_seen: crate::model::Time,
+    /// Last packet.
+    pub last_seen: crate::model::Time,
+    /// Packets since the server started or it was first seen.
+    pub packets: u64,
+}
+
+/// Builds images; handed in by `app`, since it runs programs.
+#[async_trait]
+pub trait ImageBuilder: Send + Sync {
+    /// Builds `image` with `bake` profiles; `progress(text, done, total)` is
+    /// called from time to time. Returns the image's digest.
+    async fn build(
+        &self,
+        image: Name,
+        bake: Vec<Name>,
+        progress: Arc<dyn Fn(&str, u64, u64) + Send + Sync>,
+    ) -> Result<Digest, String>;
+}
+
+/// A node's BMC, opened with the stored password.
+#[async_trait]
+pub trait Bmcs: Send + Sync {
+    /// A handle; the text of an error is for people.
+    async fn open(&self, node: &Node) -> Result<Arc<dyn PowerControl>, String>;
+    /// Forgets what is cached of a node's BMC.
+    fn forget(&self, node: &NodeName);
+}
+
+/// What the resources need.
+pub struct Ctx {
+    /// Configuration.
+    pub config: Arc<Config>,
+    /// The rack.
+    pub rack: Arc<Rack>,
+    /// Images.
+    pub images: Catalogue,
+    /// Profiles.
+    pub profiles: Profiles,
+    /// Boot scripts, for their digests.
+    pub scripts: Scripts,
+    /// The key.
+    pub key: Arc<MasterKey>,
+    /// Tokens by digest.
+    pub tokens: RwLock<HashMap<Digest, TokenRecord>>,
+    /// BMCs.
+    pub bmcs: Arc<dyn Bmcs>,
+    /// Image builds.
+    pub builder: Arc<dyn ImageBuilder>,
+    /// Logs of builds.
+    pub logs: PathBuf,
+    /// Strangers.
+    pub discovered: Arc<RwLock<BTreeMap<crate::model::Mac, Discovered>>>,
+    /// Counters of the protocols, for `/metrics`, by name.
+    pub counters: Box<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>,
+}
+
+impl Ctx {
+    /// The role and name behind a token.
+    pub fn token(&self, token: &str) -> Option<TokenRecord> {
+        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
+        tokens.get(&Digest::of(token.as_bytes())).cloned()
+    }
+}
+
+/// The routes of `/v1`, and health.
+pub fn router(ctx: Arc<Ctx>) -> Router {
+    Router::new()
+        .route("/v1/nodes", get(nodes::list).post(nodes::add))
+        .route("/v1/nodes/import", post(nodes::import))
+        .route("/v1/nodes/{n}", get(nodes::show).patch(nodes::set).delete(nodes::remove))
+        .route("/v1/nodes/{n}/power", get(power::status).post(power::command))
+        .route("/v1/nodes/{n}/install", post(install::install))
+        .route("/v1/nodes/{n}/explain", get(builds::explain_node))
+        .route("/v1/discovered", get(nodes::discovered))
+        .route("/v1/operations", get(operations::list))
+        .route("/v1/operations/{id}", get(operations::show).delete(operations::cancel))
+        .route("/v1/events", get(events::query))
+        .route("/v1/events/verify", get(events::verify))
+        .route("/v1/images", get(images::list))
+        .route("/v1/images/{name}", get(images::show))
+        .route("/v1/images/{name}/build", post(images::build))
+        .route("/v1/profiles", get(images::profiles))
+        .route("/v1/builds", get(builds::list))
+        .route("/v1/builds/{id}", get(builds::show))
+        .route("/v1/builds/{id}/explain", get(builds::explain_build))
+        .route("/v1/builds/{id}/log", get(builds::log))
+        .route("/v1/builds/{id}/files", get(builds::files))
+        .route("/metrics", get(health::metrics))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .fallback(|| async { Problem::not_found("there is no such resource; see /v1/nodes") })
+        .layer(DefaultBodyLimit::max(2 << 20))
+        .with_state(ctx)
+}
+
+/// The routes of `/node`, for the boot network.
+pub fn node_router(ctx: Arc<Ctx>) -> Router {
+    Router::new()
+        .route("/node/plan", get(node_reports::plan))
+        .route("/node/facts", post(node_reports::facts))
+        .route("/node/phase", post(node_reports::phase))
+        .route("/node/log", post(node_reports::log))
+        .route("/node/failed", post(node_reports::failed))
+        .route("/node/installed", post(node_reports::installed))
+        .route("/node/booted", post(node_reports::booted))
+        .route("/node/verified", post(node_reports::verified))
+        .layer(DefaultBodyLimit::max(1 << 20))
+        .with_state(ctx)
+}
+
+/// A list with the page it is of.
+#[derive(serde::Serialize)]
+pub struct List<T> {
+    /// The things.
+    pub items: Vec<T>,
+}
+
+/// Refuses callers whose role is less than `least`, and says so in the log.
+pub async fn demand(ctx: &Ctx, caller: &Caller, least: Role, what: &str) -> Result<(), Problem> {
+    if caller.role >= least {
+        return Ok(());
+    }
+    let now = crate::model::Time::now();
+    let e = crate::model::NewEvent::new(
+        now,
+        &caller.name,
+        "api.refused",
+        crate::model::Outcome::Refused,
+    );
+    // A refusal stands also when it cannot be written down.
+    let _ = ctx.rack.log(vec![e.with("what", what).with("role", caller.role)]).await;
+    let text = format!("{what} needs the role {least}; the token {:?} has {}", caller.name, caller.role);
+    Err(Problem::new(axum::http::StatusCode::FORBIDDEN, text))
+}

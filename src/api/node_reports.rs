@@ -1,0 +1,154 @@
+//! `/node/…`: what a node's agent asks and reports, with the build's token.
+//! Every report may come twice. A build that has ended answers 410, and the
+//! agent then leaves the machine alone.
+
+use super::caller::bearer;
+use super::problem::Json;
+use super::{Ctx, Problem};
+use crate::lifecycle::{Input, orders};
+use crate::model::plan::{
+    BootedReport, FailureReport, InstallPlan, InstalledReport, PhaseReport, VerifiedReport,
+};
+use crate::model::{Build, BuildOutcome, Facts, Firmware, Time};
+use axum::Json as Out;
+use axum::extract::{FromRequestParts, Query, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use bytes::Bytes;
+use serde::Deserialize;
+use std::io::{Seek, SeekFrom, Write};
+use std::sync::Arc;
+
+/// Bytes of log kept of one build.
+const LOG_LIMIT: u64 = 32 << 20;
+
+/// A running build, by its token.
+pub(super) struct Running(Arc<Build>);
+
+impl FromRequestParts<Arc<Ctx>> for Running {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, ctx: &Arc<Ctx>) -> Result<Self, Problem> {
+        let wrong = || Problem::new(StatusCode::UNAUTHORIZED, "this is no build's token");
+        let id = bearer(parts).and_then(|t| ctx.key.build_of_token(t)).ok_or_else(wrong)?;
+        let build = ctx.rack.view().builds.get(&id).cloned().ok_or_else(wrong)?;
+        if build.outcome != BuildOutcome::Running {
+            return Err(Problem::new(StatusCode::GONE, format!("build {id} has ended")));
+        }
+        Ok(Self(build))
+    }
+}
+
+type Taken = Result<StatusCode, Problem>;
+
+async fn give(ctx: &Arc<Ctx>, build: &Build, input: Input) -> Taken {
+    ctx.rack.input(&build.id, input).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn plan(
+    Running(build): Running,
+    State(ctx): State<Arc<Ctx>>,
+) -> Result<Out<InstallPlan>, Problem> {
+    let doc = ctx.rack.store().get(orders::PLAN, build.id.as_str()).await?;
+    let plan = doc.and_then(|d| serde_json::from_value::<InstallPlan>(d.value).ok());
+    let mut plan =
+        plan.ok_or_else(|| Problem::internal(format!("the plan of {} is lost", build.id)))?;
+    plan.now = Time::now();
+    for u in &mut plan.users {
+        u.password_hash.clone_from(&ctx.config.install.password_hash);
+    }
+    Ok(Out(plan))
+}
+
+pub(super) async fn facts(
+    Running(build): Running,
+    State(ctx): State<Arc<Ctx>>,
+    Json(facts): Json<Facts>,
+) -> Taken {
+    ctx.rack.note(&build.node, |n| {
+        if facts.firmware != Firmware::Auto {
+            n.status.firmware_seen = facts.firmware;
+        }
+        n.status.facts = Some(facts);
+    });
+    give(&ctx, &build, Input::FactsSeen).await
+}
+
+pub(super) async fn phase(
+    Running(build): Running,
+    State(ctx): State<Arc<Ctx>>,
+    Json(mut r): Json<PhaseReport>,
+) -> Taken {
+    r.message = r.message.map(|m| m.chars().take(500).collect());
+    give(&ctx, &build, Input::Reported(r)).await
+}
+
+pub(super) async fn failed(
+    Running(build): Running,
+    State(ctx): State<Arc<Ctx>>,
+    Json(mut r): Json<FailureReport>,
+) -> Taken {
+    r.reason = r.reason.chars().take(2000).collect();
+    give(&ctx, &build, Input::AgentFailed(r)).await
+}
+
+pub(super) async fn installed(
+    Running(build): Running,
+    State(ctx): State<Arc<Ctx>>,
+    Json(r): Json<InstalledReport>,
+) -> Taken {
+    if r.host_keys.len() > 8 || r.host_keys.iter().any(|k| k.len() > 2048 || k.contains('\n')) {
+        return Err(Problem::bad("host_keys: at most 8 lines of at most 2048 characters"));
+    }
+    give(&ctx, &build, Input::Installed(r)).await
+}
+
+pub(super) async fn booted(
+    Running(build): Running,
+    State(ctx): State<Arc<Ctx>>,
+    Json(r): Json<BootedReport>,
+) -> Taken {
+    give(&ctx, &build, Input::Booted(r.kernel.chars().take(100).collect())).await
+}
+
+pub(super) async fn verified(
+    Running(build): Running,
+    State(ctx): State<Arc<Ctx>>,
+    Json(r): Json<VerifiedReport>,
+) -> Taken {
+    give(&ctx, &build, Input::Verified(r)).await
+}
+
+#[derive(Deserialize)]
+pub(super) struct At {
+    #[serde(default)]
+    offset: u64,
+}
+
+pub(super) async fn log(
+    Running(build): Running,
+    State(ctx): State<Arc<Ctx>>,
+    Query(at): Query<At>,
+    text: Bytes,
+) -> Taken {
+    let path = ctx.logs.join(format!("{}.log", build.id));
+    let write = move || -> std::io::Result<()> {
+        let mut f =
+            std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        // Text sent again lands on itself; a gap (the log of a server that
+        // lost its disk) is closed up rather than left as zeros.
+        let start = at.offset.min(f.metadata()?.len());
+        if start + text.len() as u64 > LOG_LIMIT {
+            return Ok(());
+        }
+        f.seek(SeekFrom::Start(start))?;
+        f.write_all(&text)
+    };
+    let done = tokio::task::spawn_blocking(write).await;
+    match done {
+        Ok(Ok(())) => Ok(StatusCode::NO_CONTENT),
+        Ok(Err(e)) => Err(Problem::internal(format!("the log of {}: {e}", build.id))),
+        Err(e) => Err(Problem::internal(e.to_string())),
+    }
+}

@@ -1,0 +1,254 @@
+//! `/v1/nodes`: the inventory.
+
+use super::problem::Json;
+use super::{Caller, Ctx, Discovered, List, Problem, demand};
+use crate::auth::Role;
+use crate::lifecycle::Rack;
+use crate::model::{
+    Arch, BmcSpec, DiskHint, Firmware, LifeCycle, Mac, Node, NodeName, NodeSpec, Secret,
+};
+use crate::store::{Batch, Expect, kind};
+use axum::Json as Out;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, PoisonError};
+
+/// A node to add.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewNode {
+    /// Name.
+    pub name: NodeName,
+    /// MACs, the booting one first.
+    pub macs: Vec<Mac>,
+    /// Address; the first free one of the range when left out.
+    #[serde(default)]
+    pub address: Option<Ipv4Addr>,
+    /// Firmware.
+    #[serde(default)]
+    pub firmware: Firmware,
+    /// Processor.
+    #[serde(default)]
+    pub arch: Arch,
+    /// BMC.
+    #[serde(default)]
+    pub bmc: Option<BmcSpec>,
+    /// Its password; kept encrypted, never given back.
+    #[serde(default)]
+    pub bmc_password: Option<String>,
+    /// Disk.
+    #[serde(default)]
+    pub disk: DiskHint,
+    /// Labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Spare.
+    #[serde(default)]
+    pub spare: bool,
+}
+
+/// A change of a node: what is left out stays.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeChange {
+    /// New MACs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub macs: Option<Vec<Mac>>,
+    /// New address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// New firmware.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Firmware>,
+    /// New BMC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bmc: Option<BmcSpec>,
+    /// New BMC password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bmc_password: Option<String>,
+    /// New disk hint, as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskHint>,
+    /// Labels to set; an empty value removes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Spare or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spare: Option<bool>,
+    /// Out of service (true) or back in it (false).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<bool>,
+}
+
+/// An inventory file and the passwords it points to.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Import {
+    /// File name, for messages.
+    pub file: String,
+    /// Its text.
+    pub text: String,
+    /// BMC passwords by node name.
+    #[serde(default)]
+    pub passwords: BTreeMap<NodeName, String>,
+}
+
+type Answer<T> = Result<Out<T>, Problem>;
+
+pub(super) async fn list(_: Caller, State(ctx): State<Arc<Ctx>>) -> Out<List<Node>> {
+    Out(List { items: ctx.rack.view().inventory.all().map(|n| (**n).clone()).collect() })
+}
+
+pub(super) async fn show(
+    _: Caller,
+    State(ctx): State<Arc<Ctx>>,
+    Path(n): Path<String>,
+) -> Answer<Node> {
+    let v = ctx.rack.view();
+    Ok(Out((**v.inventory.find(&n)?).clone()))
+}
+
+pub(super) async fn discovered(_: Caller, State(ctx): State<Arc<Ctx>>) -> Out<List<Discovered>> {
+    let all = ctx.discovered.read().unwrap_or_else(PoisonError::into_inner);
+    Out(List { items: all.values().cloned().collect() })
+}
+
+fn sealed(ctx: &Ctx, name: &NodeName, password: Option<String>) -> Result<Batch, Problem> {
+    let Some(p) = password else { return Ok(Batch::new()) };
+    if p.is_empty() || p.len() > 20 {
+        return Err(Problem::bad("a BMC password has 1 to 20 bytes (IPMI 2.0 §22.30)"));
+    }
+    let key = format!("bmc/{name}");
+    let sealed = ctx.key.seal(&key, &Secret::new(p))?;
+    Ok(Batch::new().put(kind::SECRET, &key, &sealed, Expect::Any)?)
+}
+
+pub(super) async fn add(
+    caller: Caller,
+    State(ctx): State<Arc<Ctx>>,
+    Json(n): Json<NewNode>,
+) -> Result<(StatusCode, Out<Node>), Problem> {
+    demand(&ctx, &caller, Role::Admin, "adding a node").await?;
+    let secrets = sealed(&ctx, &n.name, n.bmc_password)?;
+    let spec = NodeSpec {
+        name: n.name,
+        macs: n.macs,
+        address: n.address.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        firmware: n.firmware,
+        arch: n.arch,
+        bmc: n.bmc,
+        disk: n.disk,
+        labels: n.labels,
+        spare: n.spare,
+    };
+    let node = ctx.rack.add_node(spec, &ctx.config.network, &caller.name, secrets).await?;
+    let mut strangers = ctx.discovered.write().unwrap_or_else(PoisonError::into_inner);
+    node.spec.macs.iter().for_each(|m| drop(strangers.remove(m)));
+    Ok((StatusCode::CREATED, Out(node)))
+}
+
+pub(super) async fn import(
+    caller: Caller,
+    State(ctx): State<Arc<Ctx>>,
+    Json(i): Json<Import>,
+) -> Result<(StatusCode, Out<List<NodeSpec>>), Problem> {
+    demand(&ctx, &caller, Role::Admin, "importing nodes").await?;
+    let entries = Rack::read_import(&i.text, &i.file)
+        .map_err(|e| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, e.to_string()))?;
+    let mut secrets = Batch::new();
+    for (name, password) in i.passwords {
+        secrets.writes.extend(sealed(&ctx, &name, Some(password))?.writes);
+    }
+    let specs =
+        ctx.rack.import(entries, &i.file, &ctx.config.network, &caller.name, secrets).await?;
+    Ok((StatusCode::CREATED, Out(List { items: specs })))
+}
+
+pub(super) async fn set(
+    caller: Caller,
+    State(ctx): State<Arc<Ctx>>,
+    Path(n): Path<String>,
+    Json(c): Json<NodeChange>,
+) -> Answer<Node> {
+    demand(&ctx, &caller, Role::Admin, "changing a node").await?;
+    let name = ctx.rack.view().inventory.find(&n)?.spec.name.clone();
+    let secrets = sealed(&ctx, &name, c.bmc_password.clone())?;
+    let changed = ctx
+        .rack
+        .set_node(&name, &ctx.config.network, &caller.name, secrets, |node| apply(node, c))
+        .await?;
+    ctx.bmcs.forget(&name);
+    Ok(Out(changed))
+}
+
+/// Applies a change; returns the names of what was changed.
+fn apply(node: &mut Node, c: NodeChange) -> Result<Vec<String>, String> {
+    let mut what = Vec::new();
+    let mut say = |s: &str| what.push(s.to_owned());
+    let spec = &mut node.spec;
+    if let Some(m) = c.macs {
+        spec.macs = m;
+        say("macs");
+    }
+    if let Some(a) = c.address {
+        spec.address = a;
+        say("address");
+    }
+    if let Some(f) = c.firmware {
+        spec.firmware = f;
+        say("firmware");
+    }
+    if let Some(b) = c.bmc {
+        spec.bmc = Some(b);
+        say("bmc");
+    }
+    if c.bmc_password.is_some() {
+        say("bmc password");
+    }
+    if let Some(d) = c.disk {
+        spec.disk = d;
+        say("disk");
+    }
+    for (k, v) in c.labels.unwrap_or_default() {
+        say(&format!("label {k}"));
+        if v.is_empty() {
+            spec.labels.remove(&k);
+        } else {
+            spec.labels.insert(k, v);
+        }
+    }
+    if let Some(s) = c.spare {
+        spec.spare = s;
+        say("spare");
+    }
+    match (c.retired, node.status.life) {
+        (Some(true), l) if l != LifeCycle::Retired => {
+            node.status.life = LifeCycle::Retired;
+            say("retired");
+        }
+        (Some(false), LifeCycle::Retired) => {
+            node.status.life = LifeCycle::Ready;
+            say("in service");
+        }
+        _ => {}
+    }
+    if what.is_empty() {
+        return Err("there is nothing to change in this request".into());
+    }
+    Ok(what)
+}
+
+pub(super) async fn remove(
+    caller: Caller,
+    State(ctx): State<Arc<Ctx>>,
+    Path(n): Path<String>,
+) -> Result<StatusCode, Problem> {
+    demand(&ctx, &caller, Role::Admin, "removing a node").await?;
+    let name = ctx.rack.view().inventory.find(&n)?.spec.name.clone();
+    ctx.rack.remove_node(&name, &caller.name).await?;
+    ctx.bmcs.forget(&name);
+    Ok(StatusCode::NO_CONTENT)
+}
