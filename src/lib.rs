@@ -4,4 +4,5 @@
 
 pub mod dhcp;
 pub mod model;
+pub mod power;
 pub mod tftp;
