@@ -247,27 +247,39 @@ pub fn connect(bmc: &BmcSpec, password: Secret, limits: Limits) -> Arc<dyn Power
     }
 }
 
+/// A boot device that was set and looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Armed {
+    /// What the BMC shows.
+    pub shown: BootOverride,
+    /// What makes it doubtful that the next boot goes to the network, for the
+    /// log: some BMCs show a right device with wrong flags and do as told.
+    pub doubt: Option<String>,
+}
+
 /// Sets the network as the next boot device and looks whether the BMC kept
 /// it; some acknowledge and forget. Tries twice.
 pub async fn arm_network_boot(
     power: &dyn PowerControl,
     firmware: Firmware,
-) -> Result<BootOverride, PowerError> {
+) -> Result<Armed, PowerError> {
     let efi = firmware == Firmware::Uefi;
     let wanted = BootOverride { valid: true, persistent: false, efi, device: BootDevice::Network };
     let mut last = None;
     for _ in 0..2 {
         power.set_boot_once(BootDevice::Network, firmware).await?;
         let shown = power.boot_override().await?;
-        // Some show "persistent" for what they clear after one boot; what
-        // matters is that the next boot goes to the network, in this mode.
-        if shown.valid && shown.device == wanted.device && shown.efi == wanted.efi {
-            return Ok(shown);
+        if shown == wanted {
+            return Ok(Armed { shown, doubt: None });
         }
         last = Some(shown);
     }
     let shown = last.unwrap_or(BootOverride { valid: false, ..wanted });
-    Err(PowerError::NotKept { bmc: power.bmc(), wanted, shown })
+    if shown.device != wanted.device {
+        return Err(PowerError::NotKept { bmc: power.bmc(), wanted, shown });
+    }
+    let doubt = Some(format!("set to {wanted}, BMC {} shows {shown}", power.bmc()));
+    Ok(Armed { shown, doubt })
 }
 
 /// Runs a command and tells the state after it: what was asked for, without
@@ -309,8 +321,9 @@ mod tests {
     #[tokio::test]
     async fn a_bmc_that_forgets_the_boot_device_is_found_out() {
         let fake = Fake::default();
-        let shown = arm_network_boot(&fake, Firmware::Uefi).await.unwrap();
-        assert_eq!(shown.to_string(), "network (UEFI, next boot)");
+        let armed = arm_network_boot(&fake, Firmware::Uefi).await.unwrap();
+        assert_eq!(armed.shown.to_string(), "network (UEFI, next boot)");
+        assert_eq!(armed.doubt, None);
         fake.forget_boot_device(true);
         let error = arm_network_boot(&fake, Firmware::Bios).await.unwrap_err();
         assert!(matches!(error, PowerError::NotKept { .. }));

@@ -124,7 +124,9 @@ impl<'a> Session<'a> {
     ) -> Result<(Keys, u32, u32), Refusal> {
         let our_id = u32::from_le_bytes(random(target)?) | 1;
         let [tag] = random::<1>(target)?;
-        let request = wire::open_request(tag, OPERATOR, our_id, suite);
+        // Privilege 0: whatever the user has. Named here, the level counts as
+        // granted for some BMCs; it is asked for in RAKP 1 and afterwards.
+        let request = wire::open_request(tag, 0, our_id, suite);
         let request = wire::plain(payload::OPEN_REQUEST, &request);
         let contact = Instant::now() + target.limits.contact;
         let (opened, _) = link

@@ -96,12 +96,11 @@ pub struct SetUp<'a> {
 /// Reads an Open Session, RAKP 2 or RAKP 4 response with our `tag` and, where
 /// it carries one, our session id.
 pub fn set_up(body: &[u8], tag: u8, our_id: u32) -> Option<SetUp<'_>> {
-    let (head, rest) = body.split_first_chunk::<4>()?;
-    if head[0] != tag {
-        return None;
-    }
+    // An error may end behind its status (OpenIPMI sends it so).
+    let &[its_tag, status] = body.first_chunk()?;
+    let rest = body.get(4..).unwrap_or_default();
     let id_fits = rest.first_chunk() == Some(&our_id.to_le_bytes());
-    (head[1] != 0 || id_fits).then_some(SetUp { status: head[1], rest })
+    (its_tag == tag && (status != 0 || id_fits)).then_some(SetUp { status, rest })
 }
 
 /// An IPMI request to the BMC (§13.8); `sequence` is 0 to 63.
