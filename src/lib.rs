@@ -22,6 +22,7 @@ pub mod image;
 pub mod lifecycle;
 pub mod model;
 pub mod netboot;
+pub mod power;
 pub mod profile;
 pub mod store;
 pub mod template;
