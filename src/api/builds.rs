@@ -65,7 +65,8 @@ pub(super) async fn explain_node(
         (node.spec.name.clone(), build)
     };
     let none = || Problem::not_found(format!("{name} was never installed from here"));
-    tell(&ctx, &build.ok_or_else(none)?).await
+    let build = build.ok_or_else(none)?;
+    tell(&ctx, &build).await
 }
 
 async fn tell(ctx: &Ctx, build: &Build) -> Result<Out<Explanation>, Problem> {

@@ -32,15 +32,10 @@ fn shown(i: &Image) -> Value {
     })
 }
 
-pub(super) async fn list(
-    _: Caller,
-    State(ctx): State<Arc<Ctx>>,
-) -> Result<Out<Value>, Problem> {
+pub(super) async fn list(_: Caller, State(ctx): State<Arc<Ctx>>) -> Result<Out<Value>, Problem> {
     let (good, bad) = ctx.images.list()?;
-    let faults: Vec<Value> = bad
-        .iter()
-        .map(|f| json!({ "name": f.name, "reason": f.error.to_string() }))
-        .collect();
+    let faults: Vec<Value> =
+        bad.iter().map(|f| json!({ "name": f.name, "reason": f.error.to_string() })).collect();
     Ok(Out(json!({ "items": good.iter().map(shown).collect::<Vec<_>>(), "faults": faults })))
 }
 
@@ -65,10 +60,8 @@ pub(super) async fn build(
         ctx.profiles.get(p)?;
     }
     let event = |o| NewEvent::new(Time::now(), &caller.name, "image.build", o).with("image", &name);
-    let o = ctx
-        .rack
-        .begin(OperationKind::ImageBuild, None, &caller.name, event(Outcome::Info))
-        .await?;
+    let o =
+        ctx.rack.begin(OperationKind::ImageBuild, None, &caller.name, event(Outcome::Info)).await?;
     let (id, ctx2, actor) = (o.id.clone(), ctx.clone(), caller.name.clone());
     tokio::spawn(async move {
         let (rack, progress_id) = (ctx2.rack.clone(), id.clone());
@@ -123,9 +116,7 @@ pub(super) async fn profiles(
             })
             .collect(),
     };
-    let faults: Vec<Value> = bad
-        .iter()
-        .map(|f| json!({ "name": f.name, "reason": f.error.to_string() }))
-        .collect();
+    let faults: Vec<Value> =
+        bad.iter().map(|f| json!({ "name": f.name, "reason": f.error.to_string() })).collect();
     Ok(Out(json!({ "items": items.items, "faults": faults })))
 }

@@ -181,6 +181,7 @@ pub async fn demand(ctx: &Ctx, caller: &Caller, least: Role, what: &str) -> Resu
     );
     // A refusal stands also when it cannot be written down.
     let _ = ctx.rack.log(vec![e.with("what", what).with("role", caller.role)]).await;
-    let text = format!("{what} needs the role {least}; the token {:?} has {}", caller.name, caller.role);
+    let text =
+        format!("{what} needs the role {least}; the token {:?} has {}", caller.name, caller.role);
     Err(Problem::new(axum::http::StatusCode::FORBIDDEN, text))
 }
