@@ -18,9 +18,24 @@
 //! server and the agent; it knows neither profiles' directories (it is handed
 //! their scripts) nor the network.
 
+pub mod bake;
+pub mod build;
 pub mod catalogue;
+pub mod child;
+pub mod cpio;
 pub mod description;
+pub mod ext4;
 pub mod format;
+pub mod modules;
+pub mod pack;
+mod publish;
+pub mod ramdisk;
+pub mod recipe;
+pub mod rootfs;
+pub mod sources;
 
+pub use bake::{BakeProfile, bake_image};
+pub use build::{BuildError, BuildRequest, Progress, Silent, build_image};
 pub use catalogue::{Baked, Catalogue, Image, ImageError, ImageFault};
 pub use description::{BakedDescription, Description, FileEntry, Provenance};
+pub use ramdisk::agent_cpio;

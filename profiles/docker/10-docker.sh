@@ -1,0 +1,24 @@
+#!/bin/sh
+# Docker engine from the distribution. Runs as root in the new system's root,
+# on the node or when the profile is baked into an image; starts nothing.
+set -eu
+export DEBIAN_FRONTEND=noninteractive
+
+apt-get update -q
+# Debian 13 has the command line in a package of its own.
+packages="docker.io iptables"
+if apt-cache show docker-cli >/dev/null 2>&1; then
+	packages="$packages docker-cli"
+fi
+# AppArmor's profiles are what keeps a container from the node's own files.
+apt-get install -q -y --no-install-recommends $packages apparmor
+
+mkdir -p /etc/docker
+cat > /etc/docker/daemon.json <<'JSON'
+{
+  "log-driver": "json-file",
+  "log-opts": { "max-size": "20m", "max-file": "5" },
+  "live-restore": false
+}
+JSON
+systemctl enable docker.service
