@@ -15,7 +15,10 @@
 //! 7. [`app`]: the daemons, put together.
 
 pub mod api;
+pub mod app;
 pub mod auth;
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod dhcp;
 pub mod image;

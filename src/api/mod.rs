@@ -56,6 +56,9 @@ pub struct Discovered {
     pub packets: u64,
 }
 
+/// Told what an image build does: step, bytes done, bytes in all.
+pub type Report = Arc<dyn Fn(&str, u64, u64) + Send + Sync>;
+
 /// Builds images; handed in by `app`, since it runs programs.
 #[async_trait]
 pub trait ImageBuilder: Send + Sync {
@@ -65,7 +68,7 @@ pub trait ImageBuilder: Send + Sync {
         &self,
         image: Name,
         bake: Vec<Name>,
-        progress: Arc<dyn Fn(&str, u64, u64) + Send + Sync>,
+        progress: Report,
     ) -> Result<Digest, String>;
 }
 

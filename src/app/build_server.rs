@@ -1,0 +1,279 @@
+//! `build-server`: opens its parts, serves, stops in order.
+
+use super::boots::{RackView, TftpFiles};
+use super::observer::{self, Recorder, Strangers};
+use super::{bmcs, images, listen};
+use crate::api::{self, Ctx};
+use crate::auth::{MasterKey, Role, TokenRecord, token};
+use crate::config::{Config, DhcpMode};
+use crate::dhcp;
+use crate::image::{Catalogue, ramdisk};
+use crate::lifecycle::Rack;
+use crate::model::{Digest, NewEvent, Outcome, Phase, Time};
+use crate::netboot::Boots;
+use crate::netboot::files::BootFiles;
+use crate::netboot::http::BootHttp;
+use crate::netboot::script::Scripts;
+use crate::profile::Profiles;
+use crate::store::{self, Batch, Expect, Store, kind};
+use crate::{tftp, tls};
+use anyhow::{Context, Result, bail};
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(config: Config) -> Result<()> {
+    let config = Arc::new(config);
+    make_dirs(&config)?;
+    let _lock = lock(&config.state_dir)?;
+    let store = store::open(&config.store).await?;
+    let key = Arc::new(MasterKey::open(&config.state_dir.join("secret.key"))?);
+    let power_limit = config.deadlines.of(Phase::Power);
+    let power_limit = Duration::try_from(power_limit)?.mul_f64(0.9);
+    let bmcs = Arc::new(bmcs::StoredBmcs::new(store.clone(), key.clone(), power_limit));
+    let rack = Rack::load(store.clone(), config.deadlines.clone(), bmcs.clone()).await?;
+    let tokens = tokens(&*store, &config.state_dir).await?;
+    let strangers = strangers(&*store).await?;
+
+    let (observer, sightings) = observer::queue();
+    let view = Arc::new(RackView {
+        rack: rack.clone(),
+        config: config.clone(),
+        key: key.clone(),
+        observer: observer.clone(),
+    });
+    let net = &config.network;
+    let scripts = Scripts::new(config.templates_dir.clone(), view.server(), net.prefix, net.router);
+    for fault in scripts.lint() {
+        bail!("{fault}");
+    }
+    let boots: Arc<dyn Boots> = view.clone();
+    let files = BootFiles::new(config.loaders_dir.clone(), scripts.clone(), boots);
+    for missing in files.missing() {
+        tracing::warn!(
+            loader = missing,
+            "not installed: nodes that need it cannot boot (apt install ipxe)"
+        );
+    }
+    let agent = std::fs::read(&config.install.agent)
+        .with_context(|| format!("the agent {} cannot be read", config.install.agent.display()))?;
+
+    let stop = CancellationToken::new();
+    let mut tasks: JoinSet<(&'static str, Result<()>)> = JoinSet::new();
+    let counters = counters(&observer);
+
+    // Everything is bound before anything is served.
+    let dhcp = match config.dhcp_mode {
+        DhcpMode::Off => None,
+        mode => Some(
+            dhcp::Server::bind(
+                dhcp_settings(&config, mode),
+                view.clone(),
+                Arc::new(observer.clone()),
+            )
+            .await?,
+        ),
+    };
+    let dhcp_counters = dhcp.as_ref().map(dhcp::Server::counters);
+    let tftp = match config.tftp {
+        true => Some(tftp::Server::bind(
+            tftp::Settings::new(SocketAddr::from((net.address, 69))),
+            Arc::new(TftpFiles(files.clone())),
+            Arc::new(observer.clone()),
+        )?),
+        false => None,
+    };
+    let boot_listener = listen::tcp(SocketAddr::from((net.address, config.http_port)))?;
+    let api_listener = listen::tcp(config.api_listen)?;
+    let local = listen::local(&config.api_socket)?;
+    let server_config = tls::server_config(&config.state_dir.join("tls"), &names(&config))?;
+
+    let ctx = Arc::new(Ctx {
+        config: config.clone(),
+        rack: rack.clone(),
+        images: Catalogue::open(&config.images_dir),
+        profiles: Profiles::open(&config.profiles_dir),
+        scripts,
+        key,
+        tokens: RwLock::new(tokens),
+        bmcs,
+        builder: Arc::new(images::HostBuilder {
+            images: config.images_dir.clone(),
+            cache: config.state_dir.join("cache"),
+            profiles: Profiles::open(&config.profiles_dir),
+            turn: Default::default(),
+        }),
+        logs: config.state_dir.join("logs"),
+        discovered: strangers.clone(),
+        counters: Box::new(move || {
+            let mut all = counters();
+            for (k, n) in dhcp_counters.iter().flat_map(|c| c.snapshot()) {
+                all.insert(format!("dhcp_{}", k.replace([' ', '-'], "_")), n);
+            }
+            all
+        }),
+    });
+    let boot = Arc::new(BootHttp {
+        files,
+        images: Catalogue::open(&config.images_dir),
+        agent: ramdisk::agent_cpio(&agent).into(),
+    });
+    drop(agent);
+
+    let started = NewEvent::new(Time::now(), "server", "server.start", Outcome::Ok)
+        .with("version", env!("CARGO_PKG_VERSION"));
+    rack.log(vec![started]).await?;
+
+    if let Some(d) = dhcp {
+        let s = stop.clone();
+        tasks.spawn(async move { ("dhcp", d.run(s).await.map_err(Into::into)) });
+    }
+    if let Some(t) = tftp {
+        let s = stop.clone();
+        tasks.spawn(async move { ("tftp", t.run(s).await.map_err(Into::into)) });
+    }
+    let node_routes = api::node_router(ctx.clone()).merge(crate::netboot::http::router(boot));
+    let s = stop.clone();
+    tasks.spawn(async move {
+        ("boot http", listen::serve_boot(boot_listener, node_routes, s).await.map_err(Into::into))
+    });
+    let (s, routes) = (stop.clone(), api::router(ctx.clone()));
+    tasks.spawn(async move {
+        ("api", listen::serve_tls(api_listener, server_config, routes, s).await.map_err(Into::into))
+    });
+    let (s, routes, path) = (stop.clone(), api::router(ctx), config.api_socket.clone());
+    tasks.spawn(async move {
+        ("local api", listen::serve_local(local, path, routes, s).await.map_err(Into::into))
+    });
+    let s = stop.clone();
+    let watched = rack.clone();
+    tasks.spawn(async move {
+        watched.watch_deadlines(s).await;
+        ("deadlines", Ok(()))
+    });
+    let recorder = tokio::spawn(Recorder { rack: rack.clone(), strangers }.run(sightings));
+    drop((view, observer));
+
+    tracing::info!(
+        interface = net.interface, address = %net.address, api = %config.api_listen,
+        store = store.name(), nodes = rack.view().inventory.len(), "serving"
+    );
+    let outcome = tokio::select! {
+        r = stop_signal() => r,
+        Some(ended) = tasks.join_next() => match ended {
+            Ok((what, Ok(()))) => Err(anyhow::anyhow!("{what} ended by itself")),
+            Ok((what, Err(e))) => Err(e.context(format!("{what} failed"))),
+            Err(e) => Err(e.into()),
+        },
+    };
+    stop.cancel();
+    let all_ended = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(Duration::from_secs(10), all_ended).await.is_err() {
+        tracing::warn!("some parts did not stop within 10 s");
+    }
+    recorder.abort();
+    let _ = rack.log(vec![NewEvent::new(Time::now(), "server", "server.stop", Outcome::Ok)]).await;
+    tracing::info!("stopped");
+    outcome
+}
+
+fn make_dirs(c: &Config) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let mut private = std::fs::DirBuilder::new();
+    private.recursive(true).mode(0o700);
+    for d in [&c.state_dir, &c.state_dir.join("logs"), &c.state_dir.join("cache")] {
+        private.create(d).with_context(|| d.display().to_string())?;
+    }
+    std::fs::create_dir_all(&c.images_dir).with_context(|| c.images_dir.display().to_string())
+}
+
+/// Two servers on one state would each believe itself alone.
+fn lock(dir: &Path) -> Result<std::fs::File> {
+    let path = dir.join("lock");
+    let f = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+    rustix::fs::flock(&f, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| anyhow::anyhow!("{} is in use by another build-server", dir.display()))?;
+    Ok(f)
+}
+
+/// The tokens there are; at the first start one is made for the
+/// administrator, in a file that only root reads.
+async fn tokens(store: &dyn Store, dir: &Path) -> Result<HashMap<Digest, TokenRecord>> {
+    let mut all = HashMap::new();
+    for doc in store.list(kind::TOKEN).await? {
+        all.insert(doc.key.parse()?, serde_json::from_value(doc.value)?);
+    }
+    let file = dir.join("admin.token");
+    if all.is_empty() || !file.exists() {
+        let (secret, digest) = token::generate()?;
+        let record = TokenRecord { name: "admin".into(), role: Role::Admin, made: Time::now() };
+        tls::write_private(&file, format!("{}\n", secret.expose()).as_bytes())?;
+        let made = NewEvent::new(Time::now(), "server", "token.make", Outcome::Ok)
+            .with("name", "admin")
+            .with("role", Role::Admin);
+        let batch =
+            Batch::new().put(kind::TOKEN, &digest.to_string(), &record, Expect::Any)?.event(made);
+        store.commit(batch).await?;
+        all.insert(digest, record);
+    }
+    Ok(all)
+}
+
+async fn strangers(store: &dyn Store) -> Result<Strangers> {
+    let mut all = BTreeMap::new();
+    for doc in store.list(kind::DISCOVERED).await? {
+        let d: api::Discovered = serde_json::from_value(doc.value)?;
+        all.insert(d.mac, d);
+    }
+    Ok(Arc::new(RwLock::new(all)))
+}
+
+fn names(c: &Config) -> Vec<String> {
+    let mut names = vec!["localhost".to_owned(), c.network.address.to_string()];
+    if let Ok(host) = std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        names.push(host.trim().to_owned());
+    }
+    names.extend(c.api_names.iter().cloned());
+    names.retain(|n| !n.is_empty());
+    names.dedup();
+    names
+}
+
+fn dhcp_settings(c: &Config, mode: DhcpMode) -> dhcp::Settings {
+    let n = &c.network;
+    dhcp::Settings {
+        subnet: dhcp::Subnet { network: n.net, prefix: n.prefix, router: n.router },
+        relays: n.relays.clone(),
+        dns: n.dns.clone(),
+        ntp: n.ntp.clone(),
+        domain: (!n.domain.is_empty()).then(|| n.domain.clone()),
+        search: n.search.clone(),
+        lease: Duration::from_secs(u64::from(c.lease_seconds)),
+        mode: match mode {
+            DhcpMode::Proxy => dhcp::Mode::Proxy,
+            _ => dhcp::Mode::Authoritative,
+        },
+        allow_other_servers: c.allow_other_servers,
+        ..dhcp::Settings::new(&n.interface, n.address, n.prefix)
+    }
+}
+
+fn counters(o: &observer::Observer) -> impl Fn() -> BTreeMap<String, u64> + Send + Sync + use<> {
+    let o = o.clone();
+    move || BTreeMap::from([("sightings_lost".to_owned(), o.lost())])
+}
+
+async fn stop_signal() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! `build-server check`: reads the configuration and all it leads to, and
+//! says what would be served, without serving it.
+
+use crate::config::{Config, DhcpMode};
+use crate::image::Catalogue;
+use crate::model::{BuildId, NodeName};
+use crate::netboot::decide::Server;
+use crate::netboot::files::BootFiles;
+use crate::netboot::script::Scripts;
+use crate::netboot::{BootNode, Boots, Fetch};
+use crate::profile::Profiles;
+use anyhow::{Result, bail};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+/// A rack without nodes, for looking up loaders.
+struct NoNodes;
+
+impl Boots for NoNodes {
+    fn by_mac(&self, _: crate::model::Mac) -> Option<BootNode> {
+        None
+    }
+    fn by_address(&self, _: Ipv4Addr) -> Option<BootNode> {
+        None
+    }
+    fn fetched(&self, _: &NodeName, _: Fetch) {}
+    fn rendered(&self, _: &BuildId, _: &str, _: &str) {}
+}
+
+/// Prints what would be served; an error when something would not work.
+pub fn check(c: &Config) -> Result<()> {
+    let n = &c.network;
+    let mut faults = Vec::new();
+    println!("link       {} at {}/{}", n.interface, n.address, n.prefix);
+    let dhcp = match c.dhcp_mode {
+        DhcpMode::Authoritative => "authoritative",
+        DhcpMode::Proxy => "proxy (boot files only, port 4011)",
+        DhcpMode::Off => "off",
+    };
+    println!("dhcp       {dhcp}, {} to {}, known nodes only", n.range.0, n.range.1);
+    let server = Server { address: n.address, http_port: c.http_port };
+    println!("tftp       {}", if c.tftp { "port 69" } else { "off" });
+    println!("boot http  {}", server.base());
+    println!("api        https://{} and {}", c.api_listen, c.api_socket.display());
+    println!("store      {}", c.store.split('@').next_back().unwrap_or("?"));
+    let scripts = Scripts::new(c.templates_dir.clone(), server, n.prefix, n.router);
+    faults.extend(scripts.lint().into_iter().map(|e| e.to_string()));
+    let files = BootFiles::new(c.loaders_dir.clone(), scripts, Arc::new(NoNodes));
+    for m in files.missing() {
+        faults.push(format!("loader {m} is not there: apt install ipxe"));
+    }
+    if !c.install.agent.is_file() {
+        faults.push(format!("the agent {} is not there", c.install.agent.display()));
+    }
+    if std::fs::metadata(format!("/sys/class/net/{}", n.interface)).is_err() {
+        faults.push(format!("there is no network interface {:?} on this machine", n.interface));
+    }
+    let (good, bad) = Profiles::open(&c.profiles_dir).list()?;
+    let names: Vec<&str> = good.iter().map(|p| p.name.as_str()).collect();
+    println!("profiles   {}", names.join(", "));
+    faults.extend(bad.into_iter().map(|f| f.error.to_string()));
+    let (good, bad) = Catalogue::open(&c.images_dir).list()?;
+    let names: Vec<&str> = good.iter().map(|i| i.name.as_str()).collect();
+    println!("images     {}", if names.is_empty() { "none yet".into() } else { names.join(", ") });
+    faults.extend(bad.into_iter().map(|f| f.error.to_string()));
+    if c.install.ssh_keys.is_empty() {
+        println!("note       no ssh keys: nobody can log in to installed nodes");
+    }
+    if !faults.is_empty() {
+        bail!("{}", faults.join("\n"));
+    }
+    println!("all good");
+    Ok(())
+}

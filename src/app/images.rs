@@ -1,0 +1,82 @@
+//! Image builds for the API: one at a time, on a blocking thread.
+
+use crate::api::{ImageBuilder, Report};
+use crate::image::{BakeProfile, BuildRequest, Progress, build_image};
+use crate::model::{Digest, Name};
+use crate::profile::Profiles;
+use async_trait::async_trait;
+use std::path::PathBuf;
+use tokio::sync::Mutex;
+
+/// See the module.
+pub struct HostBuilder {
+    /// Catalogue directory.
+    pub images: PathBuf,
+    /// Kept between builds: packages.
+    pub cache: PathBuf,
+    /// Profiles.
+    pub profiles: Profiles,
+    /// One build at a time: each takes all cores.
+    pub turn: Mutex<()>,
+}
+
+struct Steps {
+    report: Report,
+    step: String,
+    tail: Vec<String>,
+}
+
+impl Progress for Steps {
+    fn step(&mut self, what: &str) {
+        tracing::info!(step = what, "image build");
+        self.step = what.to_owned();
+        (self.report)(what, 0, 0);
+    }
+
+    fn bytes(&mut self, done: u64, total: u64) {
+        (self.report)(&self.step, done, total);
+    }
+
+    fn log(&mut self, line: &str) {
+        tracing::debug!(line, "image build");
+        if self.tail.len() >= 20 {
+            self.tail.remove(0);
+        }
+        self.tail.push(line.to_owned());
+    }
+}
+
+#[async_trait]
+impl ImageBuilder for HostBuilder {
+    async fn build(
+        &self,
+        image: Name,
+        bake: Vec<Name>,
+        progress: Report,
+    ) -> Result<Digest, String> {
+        progress("waiting for another build", 0, 0);
+        let _turn = self.turn.lock().await;
+        let mut profiles = Vec::new();
+        for name in bake {
+            let p = self.profiles.get(&name).map_err(|e| e.to_string())?;
+            profiles.push(BakeProfile { name: p.name, digest: p.digest, scripts: p.scripts });
+        }
+        let request = BuildRequest {
+            recipe: image.to_string(),
+            name: image,
+            mirror: None,
+            components: None,
+            packages: Vec::new(),
+            profiles,
+            images: self.images.clone(),
+            cache: self.cache.clone(),
+        };
+        let work = move || {
+            let mut steps = Steps { report: progress, step: String::new(), tail: Vec::new() };
+            build_image(&request, &mut steps).map(|i| i.digest).map_err(|e| {
+                format!("{}: {e}; its last lines: {}", steps.step, steps.tail.join(" / "))
+            })
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string())?
+    }
+}

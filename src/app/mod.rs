@@ -1,0 +1,25 @@
+//! The daemons, put together: configuration → parts → run → orderly stop.
+//!
+//! `build_server` opens everything it needs before it serves anything, so a
+//! fault is a message and not half a server. `boots` is the rack as DHCP and
+//! booting see it, `observer` takes what they saw into the record, `bmcs`
+//! switches power, `images` builds images, `listen` holds the sockets, `check`
+//! is `build-server check`. Only `bin` calls this.
+
+pub mod bmcs;
+pub mod boots;
+pub mod build_server;
+pub mod check;
+pub mod images;
+pub mod listen;
+pub mod observer;
+pub mod oui;
+
+/// Logging for a daemon: one line an event, with fields, to standard error;
+/// `RUST_LOG` chooses what.
+pub fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
