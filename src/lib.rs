@@ -22,6 +22,7 @@ pub mod client;
 pub mod config;
 pub mod dhcp;
 pub mod image;
+pub mod lab;
 pub mod lifecycle;
 pub mod model;
 pub mod netboot;

@@ -64,12 +64,8 @@ pub type Report = Arc<dyn Fn(&str, u64, u64) + Send + Sync>;
 pub trait ImageBuilder: Send + Sync {
     /// Builds `image` with `bake` profiles; `progress(text, done, total)` is
     /// called from time to time. Returns the image's digest.
-    async fn build(
-        &self,
-        image: Name,
-        bake: Vec<Name>,
-        progress: Report,
-    ) -> Result<Digest, String>;
+    async fn build(&self, image: Name, bake: Vec<Name>, progress: Report)
+    -> Result<Digest, String>;
 }
 
 /// A node's BMC, opened with the stored password.

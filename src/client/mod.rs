@@ -185,14 +185,8 @@ impl Client {
 
     /// A stream of events: `each` is called with the JSON of each until the
     /// connection ends.
-    pub async fn follow(
-        &self,
-        path: &str,
-        mut each: impl FnMut(&str),
-    ) -> Result<(), ClientError> {
-        let mut r = self
-            .send(Method::GET, path, None::<&()>, Some("text/event-stream"))
-            .await?;
+    pub async fn follow(&self, path: &str, mut each: impl FnMut(&str)) -> Result<(), ClientError> {
+        let mut r = self.send(Method::GET, path, None::<&()>, Some("text/event-stream")).await?;
         let mut rest = String::new();
         while let Some(chunk) = r.chunk().await.map_err(|e| self.lost(e))? {
             rest.push_str(&String::from_utf8_lossy(&chunk));
