@@ -104,7 +104,8 @@ pub async fn run(config: Config) -> Result<()> {
         bmcs,
         builder: Arc::new(images::HostBuilder {
             images: config.images_dir.clone(),
-            cache: config.state_dir.join("cache"),
+            // Beside the images, so that a new state does not download all again.
+            cache: config.images_dir.join(".cache"),
             profiles: Profiles::open(&config.profiles_dir),
             turn: Default::default(),
         }),
@@ -186,7 +187,7 @@ fn make_dirs(c: &Config) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     let mut private = std::fs::DirBuilder::new();
     private.recursive(true).mode(0o700);
-    for d in [&c.state_dir, &c.state_dir.join("logs"), &c.state_dir.join("cache")] {
+    for d in [&c.state_dir, &c.state_dir.join("logs")] {
         private.create(d).with_context(|| d.display().to_string())?;
     }
     std::fs::create_dir_all(&c.images_dir).with_context(|| c.images_dir.display().to_string())

@@ -1,0 +1,102 @@
+//! `provision images` and `provision profiles`.
+
+use super::output::{Table, bytes, segment};
+use super::watch::watch;
+use super::{Fail, Session};
+use crate::api::images::{BuildImage, ProfileShown};
+use crate::model::{Name, Operation};
+use serde_json::Value;
+
+/// `provision images`
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  provision images\n  provision images build debian-12 --bake docker"
+)]
+pub struct ImagesArgs {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// All images
+    List,
+    /// Build an image from the build host's own package mirror
+    Build {
+        /// debian-12 or debian-13
+        image: String,
+        /// Profiles to apply ahead of time, so that an install downloads nothing
+        #[arg(long)]
+        bake: Vec<Name>,
+        /// Return at once
+        #[arg(long)]
+        no_wait: bool,
+    },
+}
+
+fn text(v: &Value, k: &str) -> String {
+    match v.get(k) {
+        Some(Value::String(s)) => s.clone(),
+        Some(Value::Array(a)) => a.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+        Some(Value::Null) | None => String::new(),
+        Some(other) => other.to_string(),
+    }
+}
+
+fn faults(v: &Value) {
+    for f in v.get("faults").and_then(Value::as_array).into_iter().flatten() {
+        eprintln!("cannot be used: {}: {}", text(f, "name"), text(f, "reason"));
+    }
+}
+
+pub(super) async fn run(s: &Session, a: ImagesArgs) -> Result<(), Fail> {
+    match a.what.unwrap_or(What::List) {
+        What::List => {
+            let v: Value = s.client.get("/v1/images").await?;
+            faults(&v);
+            s.out.show(&v, |v| {
+                let mut t = Table::new(&[
+                    "name", "version", "kernel", "packages", "size", "baked", "digest",
+                ]);
+                for i in v.get("items").and_then(Value::as_array).into_iter().flatten() {
+                    let size = i.get("bytes").and_then(Value::as_u64).unwrap_or(0);
+                    t.row(&[
+                        text(i, "name"),
+                        text(i, "version"),
+                        text(i, "kernel"),
+                        text(i, "packages"),
+                        bytes(size),
+                        text(i, "baked"),
+                        text(i, "digest").chars().take(19).collect(),
+                    ]);
+                }
+                t
+            })
+        }
+        What::Build { image, bake, no_wait } => {
+            let path = format!("/v1/images/{}/build", segment(&image));
+            let op: Operation = s.client.post(&path, &BuildImage { bake }).await?;
+            if no_wait {
+                return s.out.show(&op, |o| {
+                    let mut t = Table::new(&["operation"]);
+                    t.row(&[o.id.to_string()]);
+                    t
+                });
+            }
+            watch(s, vec![op]).await
+        }
+    }
+}
+
+pub(super) async fn profiles(s: &Session) -> Result<(), Fail> {
+    let v: Value = s.client.get("/v1/profiles").await?;
+    faults(&v);
+    s.out.show(&v, |v| {
+        let mut t = Table::new(&["name", "description", "services"]);
+        let items = v.get("items").cloned().unwrap_or_default();
+        for p in serde_json::from_value::<Vec<ProfileShown>>(items).unwrap_or_default() {
+            t.row(&[p.name.to_string(), p.description, p.services.join(" ")]);
+        }
+        t
+    })
+}

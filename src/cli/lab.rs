@@ -1,0 +1,370 @@
+//! `provision lab`: the virtual rack from the command line.
+
+use super::{Connect, Fail, Session};
+use crate::lab::server::ServerPlan;
+use crate::lab::{Lab, LabError, LabFirmware, chassis, down, supervisor};
+use crate::model::{Build, Name, Node, Operation};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// `provision lab`
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  provision lab up --nodes 4 --firmware uefi
+  provision --server \"$(provision lab url)\" install node01 --profile docker
+  provision lab console node01
+  provision lab fault node02 bmc-silent on
+  provision lab down")]
+pub struct LabArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Raise a rack: namespace, switch, machines, BMCs, a build server
+    Up(UpArgs),
+    /// Take it down; nothing stays
+    Down(NameArgs),
+    /// What is there and how it is
+    Status(NameArgs),
+    /// The --server to use with it
+    Url(NameArgs),
+    /// A machine's serial console (leave with Ctrl-C)
+    Console {
+        #[command(flatten)]
+        name: NameArgs,
+        /// Machine
+        node: String,
+    },
+    /// Make something go wrong: bmc-silent, bmc-forgets, power-cut, no-disk,
+    /// second-disk, clock, cable-cut, packet-loss
+    Fault {
+        #[command(flatten)]
+        name: NameArgs,
+        /// Machine
+        node: String,
+        /// Fault
+        fault: String,
+        /// on, off, or the fault's value
+        #[arg(default_value = "on")]
+        value: String,
+    },
+    /// Run a command inside the rack's network
+    Exec {
+        #[command(flatten)]
+        name: NameArgs,
+        /// Command
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
+    /// From nothing to an installed node, before your eyes
+    Demo(UpArgs),
+    #[command(hide = true)]
+    Supervise {
+        #[command(flatten)]
+        name: NameArgs,
+        #[arg(long)]
+        index: usize,
+    },
+    #[command(hide = true)]
+    Chassis {
+        #[arg(long)]
+        socket: PathBuf,
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+}
+
+#[derive(clap::Args)]
+struct NameArgs {
+    /// Name of the rack
+    #[arg(long, default_value = "lab")]
+    name: String,
+}
+
+#[derive(clap::Args)]
+struct UpArgs {
+    #[command(flatten)]
+    name: NameArgs,
+    /// Machines
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
+    /// Their firmware
+    #[arg(long, value_enum, default_value_t = FirmwareArg::Bios)]
+    firmware: FirmwareArg,
+    /// Memory of each, MiB
+    #[arg(long, default_value_t = 2048)]
+    memory: u32,
+    /// Disk of each, GiB
+    #[arg(long, default_value_t = 16)]
+    disk: u32,
+    /// No way out to the package mirror
+    #[arg(long)]
+    no_uplink: bool,
+    /// Where images are kept; shared by all racks
+    #[arg(long)]
+    images: Option<PathBuf>,
+    /// Profiles
+    #[arg(long)]
+    profiles: Option<PathBuf>,
+    /// Store of the build server; the embedded one when left out
+    #[arg(long)]
+    store: Option<String>,
+    /// Image to install in the demo
+    #[arg(long, default_value = "debian-12")]
+    image: String,
+    /// Profile to install in the demo
+    #[arg(long, default_value = "docker")]
+    profile: Name,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum FirmwareArg {
+    Bios,
+    Uefi,
+    /// Machines alternate.
+    Both,
+}
+
+impl From<LabError> for Fail {
+    fn from(e: LabError) -> Self {
+        match e {
+            LabError::Wrong(m) => Fail::Use(m),
+            e => Fail::Operation(e.to_string()),
+        }
+    }
+}
+
+impl UpArgs {
+    fn lab(&self) -> Lab {
+        let firmware = |i: usize| match self.firmware {
+            FirmwareArg::Bios => LabFirmware::Bios,
+            FirmwareArg::Uefi => LabFirmware::Uefi,
+            FirmwareArg::Both if i % 2 == 0 => LabFirmware::Bios,
+            FirmwareArg::Both => LabFirmware::Uefi,
+        };
+        Lab {
+            name: self.name.name.clone(),
+            dir: Lab::dir_of(&self.name.name),
+            nodes: (0..self.nodes).map(firmware).collect(),
+            memory: self.memory,
+            disk: self.disk,
+            uplink: !self.no_uplink,
+        }
+    }
+
+    fn plan(&self) -> Result<ServerPlan, Fail> {
+        let cache = || {
+            let home = std::env::var_os("HOME").map_or_else(|| "/root".into(), PathBuf::from);
+            home.join(".cache/provision/images")
+        };
+        let profiles = self.profiles.clone().or_else(|| {
+            ["profiles", "/usr/share/provision/profiles"]
+                .map(PathBuf::from)
+                .into_iter()
+                .find(|p| p.is_dir())
+        });
+        let profiles = profiles
+            .ok_or_else(|| Fail::Use("where are the profiles? Name them with --profiles".into()))?;
+        Ok(ServerPlan {
+            images: self.images.clone().unwrap_or_else(cache),
+            profiles: profiles.canonicalize()?,
+            store: self.store.clone(),
+            extra: String::new(),
+            install: format!("image = \"{}\"", self.image),
+        })
+    }
+}
+
+pub(super) async fn run(a: LabArgs) -> Result<(), Fail> {
+    match a.what {
+        What::Up(a) => {
+            let lab = up(&a).await?;
+            println!("{} machines are up, all off; the build server answers", lab.nodes.len());
+            println!("export PROVISION_SERVER={}", lab.server_url());
+            Ok(())
+        }
+        What::Down(n) => Ok(down(&n.name)?),
+        What::Url(n) => {
+            println!("{}", Lab::open(&n.name)?.server_url());
+            Ok(())
+        }
+        What::Status(n) => status(&Lab::open(&n.name)?),
+        What::Console { name, node } => {
+            let lab = Lab::open(&name.name)?;
+            let dir = lab.node_dir(lab.index_of(&node)?);
+            console(&dir.join("console.sock"))
+        }
+        What::Fault { name, node, fault, value } => {
+            let lab = Lab::open(&name.name)?;
+            lab.tell(lab.index_of(&node)?, &format!("fault {fault} {value}"))?;
+            Ok(())
+        }
+        What::Exec { name, command } => {
+            let lab = Lab::open(&name.name)?;
+            let (program, args) =
+                command.split_first().ok_or(Fail::Use("which command?".into()))?;
+            let status = lab.command(program).args(args).status()?;
+            if status.success() {
+                Ok(())
+            } else {
+                Err(Fail::Operation(format!("{program}: {status}")))
+            }
+        }
+        What::Demo(a) => demo(a).await,
+        What::Supervise { name, index } => Ok(supervisor::run(Lab::open(&name.name)?, index)?),
+        What::Chassis { socket, args } => Ok(chassis::call(&socket, &args)?),
+    }
+}
+
+fn root_only() -> Result<(), Fail> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Fail::Use("the lab makes network namespaces: run it as root".into()))
+}
+
+fn server_exe() -> Result<PathBuf, Fail> {
+    Ok(crate::lab::provision_exe()?.with_file_name("build-server"))
+}
+
+async fn up(a: &UpArgs) -> Result<Lab, Fail> {
+    root_only()?;
+    let (lab, plan) = (a.lab(), a.plan()?);
+    println!("raising rack {:?} in {}", lab.name, lab.dir.display());
+    lab.up()?;
+    lab.write_config(&plan)?;
+    // Left running: `lab down` ends it.
+    drop(lab.start_server(&server_exe()?)?);
+    let s = session(&lab)?;
+    super::nodes::run(&s, super::nodes::NodesArgs::import(lab.dir.join("nodes.toml"))).await?;
+    Ok(lab)
+}
+
+fn session(lab: &Lab) -> Result<Session, Fail> {
+    Connect {
+        server: lab.server_url(),
+        token: None,
+        token_file: None,
+        ca: None,
+        output: super::output::Format::Table,
+    }
+    .session()
+}
+
+fn status(lab: &Lab) -> Result<(), Fail> {
+    let mut t =
+        super::output::Table::new(&["machine", "firmware", "power", "boot device", "boots"]);
+    for (i, fw) in lab.nodes.iter().enumerate() {
+        let ask = |c: &str| lab.tell(i, c).unwrap_or_else(|e| e.to_string());
+        let power = if ask("power get") == "1" { "on" } else { "off" };
+        t.row(&[
+            Lab::node_name(i),
+            format!("{fw:?}").to_lowercase(),
+            power.into(),
+            ask("boot get"),
+            ask("boots"),
+        ]);
+    }
+    print!("{}", t.text());
+    let up = std::os::unix::net::UnixStream::connect(lab.socket()).is_ok();
+    println!(
+        "build-server {} at {}",
+        if up { "answers" } else { "does not answer" },
+        lab.server_url()
+    );
+    Ok(())
+}
+
+/// Copies between terminal and console socket.
+fn console(socket: &std::path::Path) -> Result<(), Fail> {
+    use std::io::{Read, Write};
+    let s = std::os::unix::net::UnixStream::connect(socket)
+        .map_err(|e| Fail::Operation(format!("the machine is off? {}: {e}", socket.display())))?;
+    let mut to = s.try_clone()?;
+    std::thread::spawn(move || std::io::copy(&mut std::io::stdin(), &mut to));
+    let (mut from, mut buf) = (s, [0u8; 4096]);
+    loop {
+        match from.read(&mut buf)? {
+            0 => return Ok(()),
+            n => {
+                let mut out = std::io::stdout().lock();
+                out.write_all(&buf[..n])?;
+                out.flush()?;
+            }
+        }
+    }
+}
+
+async fn demo(a: UpArgs) -> Result<(), Fail> {
+    let lab = up(&a).await?;
+    let s = session(&lab)?;
+    let image = super::output::segment(&a.image);
+    let have: Result<Value, _> = s.client.get(&format!("/v1/images/{image}")).await;
+    if !have.is_ok_and(|i| is_baked(&i, &a.profile)) {
+        println!("building image {} with {} baked in", a.image, a.profile);
+        let body = crate::api::images::BuildImage { bake: vec![a.profile.clone()] };
+        let op: Operation = s.client.post(&format!("/v1/images/{image}/build"), &body).await?;
+        super::watch::watch(&s, vec![op]).await?;
+    }
+    println!("$ provision install node01 --profile {}", a.profile);
+    let body = crate::api::install::InstallRequest {
+        profile: a.profile.to_string(),
+        image: Some(a.image.clone()),
+    };
+    let op: Operation = s.client.post("/v1/nodes/node01/install", &body).await?;
+    let build = op.build.clone();
+    super::watch::watch(&s, vec![op]).await?;
+    let node: Node = s.client.get("/v1/nodes/node01").await?;
+    let known = lab.dir.join("known_hosts");
+    let lines: String = node
+        .status
+        .host_keys
+        .iter()
+        .map(|k| format!("{},{} {k}\n", node.spec.name, node.spec.address))
+        .collect();
+    std::fs::write(&known, lines)?;
+    println!(
+        "$ ssh ops@node01 {}",
+        if a.profile.as_str() == "docker" { "docker version" } else { "uname -a" }
+    );
+    let out = ssh(
+        &lab,
+        &node,
+        if a.profile.as_str() == "docker" { "docker version" } else { "uname -a" },
+    )
+    .output()?;
+    print!("{}", String::from_utf8_lossy(&out.stdout));
+    if !out.status.success() {
+        let why = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+        return Err(Fail::Operation(format!("ssh ops@node01: {why}")));
+    }
+    if let Some(id) = build {
+        let b: Build = s.client.get(&format!("/v1/builds/{id}")).await?;
+        let took = b.ended.map_or(0, |e| e.duration_since(b.started).as_secs());
+        println!("demo: node01 deployed in {took} s");
+    }
+    eprintln!(
+        "the rack is still up: PROVISION_SERVER={} provision …; `provision lab down` ends it",
+        lab.server_url()
+    );
+    Ok(())
+}
+
+fn is_baked(image: &Value, profile: &Name) -> bool {
+    let baked = image.get("baked").and_then(Value::as_array);
+    baked.is_some_and(|b| b.iter().any(|p| p.as_str() == Some(profile.as_str())))
+}
+
+/// ssh into a node of the lab, with the host key that the agent reported.
+fn ssh(lab: &Lab, node: &Node, command: &str) -> Command {
+    let mut c = lab.command("ssh");
+    c.arg("-i").arg(lab.ssh_key());
+    c.arg("-o").arg(format!("UserKnownHostsFile={}", lab.dir.join("known_hosts").display()));
+    c.args(["-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=20", "-o", "BatchMode=yes"]);
+    c.arg(format!("ops@{}", node.spec.address)).arg(command).stdin(Stdio::null());
+    c
+}
