@@ -92,3 +92,4 @@ pub(super) async fn run(s: &Session, a: LogArgs) -> Result<(), Fail> {
     }
     Ok(())
 }
+

@@ -62,6 +62,7 @@ pub struct Client {
 impl Client {
     /// Prepares; nothing is sent yet.
     pub fn new(target: &Target) -> Result<Self, ClientError> {
+        tls::install_provider();
         let set_up = |e: &dyn std::fmt::Display| ClientError::SetUp(e.to_string());
         let builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(5));
         let (builder, base) = match target.server.strip_prefix("unix:") {

@@ -33,6 +33,12 @@ pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
+/// Makes ring the process's provider, for libraries that ask for one.
+pub fn install_provider() {
+    // An error means that one is installed already: it can only be this one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// Writes a file that only its owner may read; an existing one is replaced
 /// in one step.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), TlsError> {
