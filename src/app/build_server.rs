@@ -157,6 +157,16 @@ pub async fn run(config: Config) -> Result<()> {
         watched.watch_deadlines(s).await;
         ("deadlines", Ok(()))
     });
+    let (s, known, link) = (stop.clone(), rack.clone(), net.interface.clone());
+    tasks.spawn(async move {
+        let is_known = |mac| known.view().inventory.by_mac(mac).is_some();
+        // Only a convenience: boots work without it.
+        if let Err(e) = crate::netboot::ra::serve(&link, is_known, s.clone()).await {
+            tracing::warn!(error = %e, "no IPv6 on the boot network: iPXE waits 17 s at each boot");
+            s.cancelled().await;
+        }
+        ("router advertisements", Ok(()))
+    });
     let recorder = tokio::spawn(Recorder { rack: rack.clone(), strangers }.run(sightings));
     drop((view, observer));
 

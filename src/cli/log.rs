@@ -92,4 +92,3 @@ pub(super) async fn run(s: &Session, a: LogArgs) -> Result<(), Fail> {
     }
     Ok(())
 }
-

@@ -4,7 +4,8 @@
 //! node is being installed, to a boot file. `script` renders the templates of
 //! `pxe/`. `files` are the files themselves: loaders by TFTP and HTTP, kernel,
 //! ramdisk and agent for the node's own build. `http` is the boot network's
-//! HTTP server for them, with Range, ETag and no buffering.
+//! HTTP server for them, with Range, ETag and no buffering. `ra` spares iPXE
+//! its wait for an IPv6 router.
 //!
 //! A node that is not being installed is told to boot its disk, at every
 //! step, so a BMC that keeps asking for the network never reinstalls a node.
@@ -13,6 +14,7 @@
 pub mod decide;
 pub mod files;
 pub mod http;
+pub mod ra;
 pub mod script;
 
 use crate::model::{Arch, BuildId, Firmware, Mac, Name, NodeName, Secret};
