@@ -2,6 +2,7 @@
 //!
 //! 1. [`model`]: the words (node, phase, build, event …). No I/O.
 
+pub mod agent;
 pub mod image;
 pub mod model;
 pub mod profile;
