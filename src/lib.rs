@@ -14,6 +14,7 @@
 //!    virtual rack.
 //! 7. [`app`]: the daemons, put together.
 
+pub mod agent;
 pub mod api;
 pub mod app;
 pub mod auth;

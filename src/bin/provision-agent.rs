@@ -1,2 +1,12 @@
+<<<<<<< HEAD
 //! Not written yet: says so.
 fn main() {}
+=======
+//! The agent on the node; see `provision::agent`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    provision::agent::main()
+}
+>>>>>>> img

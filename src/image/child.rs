@@ -70,7 +70,11 @@ pub fn run(
     progress: &mut dyn Progress,
 ) -> Result<(), ChildError> {
     let program = command.get_program().to_string_lossy().into_owned();
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let start = |source| ChildError::Start { program: program.clone(), source };
+    // One pipe for both outputs: their lines stay in order.
+    let (from, to) = io::pipe().map_err(start)?;
+    let errors = to.try_clone().map_err(start)?;
+    command.stdin(Stdio::null()).stdout(to).stderr(errors).process_group(0);
     // SAFETY: prctl with these arguments touches no memory and is
     // async-signal-safe. The thread that starts the child waits for it, so the
     // signal comes only when this program dies.
@@ -82,12 +86,11 @@ pub fn run(
             Ok(())
         });
     }
-    let mut child = command.spawn().map_err(|source| ChildError::Start { program, source })?;
+    let mut child = command.spawn().map_err(start)?;
+    // It holds the writing ends, which must close when the child does.
+    drop(command);
     let (lines_in, lines) = channel();
-    let readers = [
-        child.stdout.take().map(|r| reader(r, lines_in.clone())),
-        child.stderr.take().map(|r| reader(r, lines_in)),
-    ];
+    let reader = reader(from, lines_in);
     let mut last: Vec<String> = Vec::new();
     let cancelled = loop {
         match lines.recv_timeout(Duration::from_millis(200)) {
@@ -108,10 +111,8 @@ pub fn run(
     };
     let status =
         child.wait().map_err(|source| ChildError::Start { program: what.to_owned(), source })?;
-    for reader in readers.into_iter().flatten() {
-        // A reader that panicked has no more lines; nothing to do about it.
-        let _ = reader.join();
-    }
+    // A reader that panicked has no more lines; nothing to do about it.
+    let _ = reader.join();
     match (cancelled, status.success()) {
         (true, _) => Err(ChildError::Cancelled),
         (false, true) => Ok(()),

@@ -102,26 +102,35 @@ fn settle_group(file: &File, l: &Layout, group: u64, d: &[u8], epoch: u64) -> io
 }
 
 fn settle_inode(inode: &mut [u8; INODE], number: u32, seed: u32, epoch: u64) {
+    let (extra_size, mtime) = (u16_at(inode, 0x80), u32_at(inode, 0x10));
     let mut put = |at: usize, value: u32| inode[at..at + 4].copy_from_slice(&value.to_le_bytes());
     let epoch = epoch.min(i32::MAX as u64) as u32;
     // i_atime 08, i_ctime 0C, i_mtime 10, then the nanoseconds of ctime,
-    // mtime, atime (84, 88, 8C), i_crtime 90 and its nanoseconds 94.
-    for at in [0x84, 0x88, 0x8C, 0x94] {
-        put(at, 0);
+    // mtime, atime (84, 88, 8C), i_crtime 90 and its nanoseconds 94. Reserved
+    // inodes have no extra part (i_extra_isize 80): neither these nor the
+    // upper half of the checksum.
+    let extra = extra_size >= 0x18;
+    if extra {
+        for at in [0x84, 0x88, 0x8C, 0x94] {
+            put(at, 0);
+        }
+        put(0x90, mtime.min(epoch));
     }
-    let mtime = u32_at(inode, 0x10).min(epoch);
-    for at in [0x08, 0x0C, 0x10, 0x90] {
-        inode[at..at + 4].copy_from_slice(&mtime.to_le_bytes());
+    for at in [0x08, 0x0C, 0x10] {
+        put(at, mtime.min(epoch));
     }
-    for at in [0x7C, 0x82] {
-        inode[at..at + 2].fill(0);
+    inode[0x7C..0x7E].fill(0);
+    if extra {
+        inode[0x82..0x84].fill(0);
     }
     let generation = u32_at(inode, 0x64);
     let sum = crc32c(seed, &number.to_le_bytes());
     let sum = crc32c(sum, &generation.to_le_bytes());
     let sum = crc32c(sum, inode);
     inode[0x7C..0x7E].copy_from_slice(&(sum as u16).to_le_bytes());
-    inode[0x82..0x84].copy_from_slice(&((sum >> 16) as u16).to_le_bytes());
+    if extra {
+        inode[0x82..0x84].copy_from_slice(&((sum >> 16) as u16).to_le_bytes());
+    }
 }
 
 /// CRC-32C without the final inversion, as ext4 chains it.
@@ -166,7 +175,7 @@ mod tests {
             }
             std::os::unix::fs::symlink("f1", tree.join("a/b/link")).unwrap();
             std::thread::sleep(std::time::Duration::from_millis(1100 * run));
-            crate::image::rootfs::make_ext4(&tree, &image, 64 << 20, 1_700_000_000).unwrap();
+            crate::image::rootfs::make_ext4(&tree, &image, 256 << 20, 1_700_000_000).unwrap();
             let fsck = Command::new("e2fsck").arg("-fn").arg(&image).output().unwrap();
             let said = String::from_utf8_lossy(&fsck.stdout).into_owned();
             assert!(fsck.status.success(), "{said}");

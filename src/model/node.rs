@@ -195,6 +195,9 @@ pub struct DiskFacts {
     /// USB, optical or other removable medium: never a candidate.
     #[serde(default)]
     pub removable: bool,
+    /// Write-protected: never a candidate.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 /// A network card as the agent found it.

@@ -132,6 +132,11 @@ pub struct InstallPlan {
     pub boot: BootMethod,
     /// Time zone of the node, such as `Etc/UTC`.
     pub timezone: String,
+    /// Text for the node's `sources.list`; images hold none, since a mirror
+    /// belongs to a site. Empty: the node gets none, and a profile that is not
+    /// baked cannot install packages.
+    #[serde(default)]
+    pub apt_sources: String,
 }
 
 /// A phase has begun or moved on.

@@ -31,7 +31,7 @@ mmdebstrap --mode=root --variant=apt --format=directory \
 	--aptopt='Apt::Install-Recommends "false"' \
 	--aptopt='Acquire::Languages "none"' \
 	--aptopt='Acquire::Retries "3"' \
-	--dpkgopt='force-unsafe-io' \
+	--dpkgopt='force-unsafe-io' --dpkgopt="$W/dpkg.cfg" \
 	--skip=essential/unlink \
 	--setup-hook="sh $W/setup.sh \"\$1\"" \
 	--customize-hook="sh $W/last.sh \"\$1\"" \
