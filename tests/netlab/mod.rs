@@ -118,6 +118,15 @@ impl Cable {
     }
 }
 
+/// A namespace with `tap0`, on which a virtual machine will be.
+pub fn tap(server_address: &str) -> Namespace {
+    let it = Namespace::new("t");
+    it.ip(&["tuntap", "add", "dev", "tap0", "mode", "tap"]);
+    it.ip(&["addr", "add", server_address, "dev", "tap0"]);
+    it.ip(&["link", "set", "tap0", "up"]);
+    it
+}
+
 /// A program that runs while the test goes on; its output lines can be
 /// waited for. Ended on drop.
 pub struct Running {
