@@ -6,7 +6,7 @@
 
 mod netlab;
 
-use netlab::{Namespace, Running, tap};
+use netlab::{Namespace, Running, neighbour, tap};
 use provision::dhcp::{self, Directory, Host, Mode, Settings};
 use provision::model::{BootFile, ClientArch, ClientHints, ClientKind};
 use provision::tftp;
@@ -88,7 +88,7 @@ struct Boot {
     // Dropped in this order: the machine, the capture, then their network.
     _machine: Running,
     _others: Vec<Running>,
-    _space: Namespace,
+    _spaces: Vec<Namespace>,
     _directory: tempfile::TempDir,
 }
 
@@ -109,13 +109,27 @@ impl Boot {
             let file = Path::new(&captures).join(format!("{name}.pcap"));
             let file = file.to_str().expect("path");
             let args =
-                ["-i", "tap0", "-U", "-w", file, "udp port 67 or udp port 68 or udp port 4011"];
+                ["-i", "boot0", "-U", "-w", file, "udp port 67 or udp port 68 or udp port 4011"];
             let mut capture = Running::start(space.command("tcpdump", &args));
             capture.wait_for("listening on", PATIENCE);
             others.push(capture);
         }
+        let mut spaces = Vec::new();
+        if mode == Mode::Proxy {
+            // Somebody else gives out the addresses.
+            let office = neighbour(&space, "10.7.0.66/24");
+            let leases = format!("--dhcp-leasefile={}", directory.path().join("leases").display());
+            let args = ["-k", "-p", "0", "-C", "/dev/null", "-i", "eth0", "--log-facility=-"];
+            let range = ["-z", "--dhcp-range=10.7.0.50,10.7.0.60", "--no-ping", &leases];
+            let args = [&args[..], &range].concat();
+            let mut rival = Running::start(office.command("dnsmasq", &args));
+            rival.wait_for("DHCP, sockets bound", PATIENCE);
+            others.push(rival);
+            spaces.push(office);
+        }
         let thread = serve(&space, directory.path(), rack, mode, told, stop.clone());
         let machine = machine(&space, firmware);
+        spaces.push(space);
         Self {
             seen,
             log: Vec::new(),
@@ -123,7 +137,7 @@ impl Boot {
             thread: Some(thread),
             _machine: machine,
             _others: others,
-            _space: space,
+            _spaces: spaces,
             _directory: directory,
         }
     }
@@ -177,7 +191,7 @@ fn serve(
     let (ready, is_ready) = channel();
     let thread = space.spawn(move |runtime| {
         runtime.block_on(async {
-            let mut settings = Settings::new("tap0", SERVER, 24);
+            let mut settings = Settings::new("boot0", SERVER, 24);
             settings.mode = mode;
             settings.allow_other_servers = true;
             settings.dns = vec![SERVER];
@@ -263,5 +277,36 @@ fn uefi_firmware_loads_ipxe_by_tftp_which_runs_its_script() {
     boot.wait_for_ack(ClientKind::Pxe, "snponly.efi");
     boot.wait_for_file("snponly.efi");
     boot.wait_for_ack(ClientKind::Ipxe, "scripts/node20.ipxe");
+    boot.wait_for_file("scripts/node20.ipxe");
+}
+
+#[test]
+fn uefi_firmware_boots_over_http() {
+    let rack = Rack { pxe: None, http: Some("http://10.7.0.1/boot/snponly.efi") };
+    let mut boot = Boot::start("ovmf-http", &UEFI, rack, Mode::Authoritative);
+    boot.wait_for_ack(ClientKind::HttpBoot, "http://10.7.0.1/boot/snponly.efi");
+    boot.wait_for(
+        "GET",
+        |s| matches!(s, Seen::Http(line) if line.starts_with("GET /boot/snponly.efi")),
+    );
+    boot.wait_for_ack(ClientKind::Ipxe, "scripts/node20.ipxe");
+    boot.wait_for_file("scripts/node20.ipxe");
+}
+
+#[test]
+fn uefi_firmware_boots_beside_another_dhcp_server() {
+    let rack = Rack { pxe: Some("snponly.efi"), http: None };
+    let mut boot = Boot::start("ovmf-proxy", &UEFI, rack, Mode::Proxy);
+    boot.wait_for("offer without an address", |s| {
+        matches!(s, Seen::Dhcp(s) if s.kind == dhcp::SightingKind::Offer && s.address.is_none())
+    });
+    boot.wait_for_file("snponly.efi");
+    boot.wait_for_file("scripts/node20.ipxe");
+}
+
+#[test]
+fn bios_ipxe_boots_beside_another_dhcp_server() {
+    let rack = Rack { pxe: None, http: None };
+    let mut boot = Boot::start("seabios-ipxe-proxy", &BIOS, rack, Mode::Proxy);
     boot.wait_for_file("scripts/node20.ipxe");
 }
