@@ -6,6 +6,8 @@
 
 mod keys;
 mod session;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use self::keys::Suite;

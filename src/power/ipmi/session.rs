@@ -18,8 +18,9 @@ const OPERATOR: u8 = 3;
 const ROLE: u8 = 0x10 | OPERATOR;
 /// Network function "application".
 const APP: u8 = 6;
-/// A BMC that takes longer to say goodbye may keep the session to itself.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How often the end of a session is said, when it is not confirmed: a BMC
+/// that closed it at the first time does not know it at the second.
+const FAREWELLS: u32 = 3;
 
 /// Where to and as whom.
 #[derive(Debug, Clone)]
@@ -303,7 +304,8 @@ impl<'a> Session<'a> {
 
     /// Closes the session; when the BMC does not confirm, it times out there.
     pub async fn close(mut self) {
-        let until = Instant::now() + FAREWELL;
+        // Waits of 1, 2 and 4 times the first.
+        let until = Instant::now() + self.target.limits.retransmit * ((1 << FAREWELLS) - 1);
         let id = self.bmc_id.to_le_bytes();
         if let Err(error) = self.call_once(until, APP, 0x3c, &id).await {
             tracing::debug!(bmc = %self.target.bmc, %error, "ipmi.close");
