@@ -21,6 +21,8 @@ const GUID: [u8; 16] = [0x5a; 16];
 #[derive(Default)]
 struct Bench {
     only_suite_3: bool,
+    /// Open Session with suite 17 is not even refused.
+    drops_suite_17: bool,
     /// Of all packets, in and out, each so-many-th is lost.
     lose_every: usize,
     /// Every answer is sent twice.
@@ -78,6 +80,9 @@ impl Bench {
             return self.version_1_5(packet);
         }
         if let Some(body) = wire::read_plain(packet, payload::OPEN_REQUEST) {
+            if self.drops_suite_17 && body[12] == 3 {
+                return None;
+            }
             return Some(wire::plain(payload::OPEN_RESPONSE, &self.open(body)));
         }
         if let Some(body) = wire::read_plain(packet, payload::RAKP_1) {
@@ -315,6 +320,16 @@ async fn suite_17_is_tried_first_and_not_again_once_it_was_refused() {
     power.status().await.unwrap();
     power.status().await.unwrap();
     assert_eq!(sim.bench().open_requests, [Suite::S17, Suite::S3, Suite::S3]);
+}
+
+#[tokio::test]
+async fn a_bmc_that_drops_what_it_does_not_know_is_reached_with_suite_3() {
+    let sim = Sim::start(Bench { drops_suite_17: true, ..Bench::default() }).await;
+    let limits = Limits { contact: Duration::from_millis(400), ..quick() };
+    let power = sim.connect_as(PowerDriver::Ipmi, "ops", PASSWORD, limits);
+    power.status().await.unwrap();
+    power.status().await.unwrap();
+    assert_eq!(sim.bench().open_requests, [Suite::S3, Suite::S3]);
 }
 
 #[tokio::test]
