@@ -2,7 +2,7 @@
 
 mod netlab;
 
-use netlab::{Cable, Running};
+use netlab::{Cable, Namespace, Running};
 use provision::dhcp::{
     DhcpError, Directory, Host, Reason, Server, Settings, Sighting, SightingKind, Sink,
 };
@@ -99,7 +99,7 @@ fn serve(cable: &Cable, lease: Duration) -> Served {
 }
 
 /// dhclient with a script of its own that only sets the address.
-fn dhclient(cable: &Cable, dir: &Path, extra: &[&str]) -> Command {
+fn dhclient(space: &Namespace, dir: &Path, extra: &[&str]) -> Command {
     let script = dir.join("script");
     std::fs::write(
         &script,
@@ -124,7 +124,7 @@ fn dhclient(cable: &Cable, dir: &Path, extra: &[&str]) -> Command {
     args.extend(extra.iter().map(|s| (*s).to_owned()));
     args.push("eth0".to_owned());
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    cable.client.command("dhclient", &args)
+    space.command("dhclient", &args)
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn dhclient_gets_its_address_renews_it_and_gives_it_back() {
     let cable = Cable::new("10.7.0.1/16", NODE_MAC);
     let served = serve(&cable, Duration::from_secs(8));
     let dir = tempfile::tempdir().unwrap();
-    let mut client = Running::start(dhclient(&cable, dir.path(), &[]));
+    let mut client = Running::start(dhclient(&cable.client, dir.path(), &[]));
 
     client.wait_for("bound to 10.7.0.20", PATIENCE);
     let ack = served.wait_for("first ACK", |s| s.kind == SightingKind::Ack);
@@ -156,7 +156,7 @@ fn dhclient_gets_its_address_renews_it_and_gives_it_back() {
         assert!(environment.contains(line), "{line} not in\n{environment}");
     }
 
-    let release = Running::start(dhclient(&cable, dir.path(), &["-r"]));
+    let release = Running::start(dhclient(&cable.client, dir.path(), &["-r"]));
     release.finish(PATIENCE);
     let released = served.wait_for("RELEASE", |s| s.kind == SightingKind::Release);
     assert_eq!(released.address, Some(Ipv4Addr::new(10, 7, 0, 20)));
@@ -167,13 +167,48 @@ fn a_stranger_gets_no_offer_and_is_reported() {
     let cable = Cable::new("10.7.0.1/16", "52:54:00:aa:00:01");
     let served = serve(&cable, Duration::from_secs(600));
     let dir = tempfile::tempdir().unwrap();
-    let client = Running::start(dhclient(&cable, dir.path(), &["-1"]));
+    let client = Running::start(dhclient(&cable.client, dir.path(), &["-1"]));
     let (code, said) = client.finish(PATIENCE);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("No DHCPOFFERS received"), "{said}");
     let seen = served.wait_for("sighting", |_| true);
     assert_eq!(seen.kind, SightingKind::Ignored(Reason::Stranger));
     assert_eq!(seen.hints.mac.to_string(), "52:54:00:aa:00:01");
+}
+
+#[test]
+fn only_the_configured_interface_is_answered() {
+    let cable = Cable::new("10.7.0.1/16", NODE_MAC);
+    let other = Namespace::new("o");
+    let server = &cable.server;
+    server.ip(&[
+        "link",
+        "add",
+        "lan1",
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "eth0",
+        "netns",
+        &other.name,
+    ]);
+    server.ip(&["addr", "add", "10.9.0.1/16", "dev", "lan1"]);
+    server.ip(&["link", "set", "lan1", "up"]);
+    other.ip(&["link", "set", "eth0", "address", "52:54:00:00:00:15"]);
+    other.ip(&["link", "set", "eth0", "up"]);
+    let served = serve(&cable, Duration::from_secs(600));
+
+    let dir = tempfile::tempdir().unwrap();
+    let client = dhclient(&other, dir.path(), &["-1"]);
+    let (code, said) = Running::start(client).finish(PATIENCE);
+    assert_eq!(code, Some(2), "{said}");
+    // What does reach us after that is the first that was seen at all.
+    let dir = tempfile::tempdir().unwrap();
+    let mut client = Running::start(dhclient(&cable.client, dir.path(), &[]));
+    client.wait_for("bound to 10.7.0.20", PATIENCE);
+    let first = served.wait_for("sighting", |_| true);
+    assert_eq!(first.hints.mac.to_string(), NODE_MAC);
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod netlab;
 use netlab::run;
 use provision::model::Digest;
 use provision::tftp::{Root, Server, Settings, Sighting, SightingKind, Sink};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -70,13 +70,7 @@ impl Served {
     }
 
     fn atftp(&self, options: &[&str], name: &str, to: &Path) -> Output {
-        let port = self.address.port().to_string();
-        let mut command = Command::new("atftp");
-        for option in options {
-            command.args(["--option", option]);
-        }
-        command.args(["--get", "-r", name, "-l"]).arg(to).args(["127.0.0.1", &port]);
-        command.output().unwrap()
+        atftp(self.address.port(), options, name, to)
     }
 
     fn client(&self) -> UdpSocket {
@@ -103,6 +97,15 @@ impl Drop for Served {
             let _ = thread.join();
         }
     }
+}
+
+fn atftp(port: u16, options: &[&str], name: &str, to: &Path) -> Output {
+    let mut command = Command::new("atftp");
+    for option in options {
+        command.args(["--option", option]);
+    }
+    command.args(["--get", "-r", name, "-l"]).arg(to).args(["127.0.0.1", &port.to_string()]);
+    command.output().unwrap()
 }
 
 /// Bytes without pattern, with line ends of all kinds.
@@ -142,9 +145,17 @@ fn real_clients_get_every_byte() {
         };
         let to = out.path().join("got");
         check("tftp", served.tftp("binary", "loader", &to));
-        check("atftp", served.atftp(&["blksize 1468", "tsize 0"], "/loader", &to));
-        check("atftp, windows", served.atftp(&["blksize 1468", "windowsize 16"], "loader", &to));
-        check("atftp, huge", served.atftp(&["blksize 65464", "windowsize 64"], "loader", &to));
+        for options in [
+            &["blksize 1468", "tsize 0"][..],
+            &["blksize 1468", "windowsize 4"],
+            &["blksize 1468", "windowsize 16"],
+            &["blksize 65464", "windowsize 64"],
+        ] {
+            let began = Instant::now();
+            let output = served.atftp(options, "/loader", &to);
+            println!("{len} bytes with {options:?} in {:?}", began.elapsed());
+            check("atftp", output);
+        }
     }
 }
 
@@ -216,6 +227,53 @@ fn a_thousand_requests_nobody_follows_up_do_not_stop_a_boot() {
     let output = served.atftp(&["blksize 1468"], "loader", &to);
     assert!(std::fs::read(&to).unwrap() == content, "{output:?}");
     assert!(began.elapsed() < Duration::from_secs(5), "took {:?}", began.elapsed());
+}
+
+#[test]
+fn a_flood_from_many_addresses_does_not_end_a_transfer_that_moves() {
+    let served = Served::new(|s| s.max_transfers = 8);
+    served.put("loader", &noise(3000));
+    let client = served.client();
+    client.send_to(b"\0\x01loader\0octet\0", served.address).unwrap();
+    let (first, transfer) = receive(&client);
+    assert_eq!(first[..4], [0, 3, 0, 1]);
+    client.send_to(&[0, 4, 0, 1], transfer).unwrap();
+    assert_eq!(receive(&client).0[..4], [0, 3, 0, 2]);
+    let flood: Vec<UdpSocket> =
+        (1..=100).map(|n| UdpSocket::bind((Ipv4Addr::new(127, 0, 1, n), 0)).unwrap()).collect();
+    for socket in &flood {
+        socket.send_to(b"\0\x01loader\0octet\0", served.address).unwrap();
+    }
+    served.wait_for("a drop", |s| s.kind == SightingKind::Dropped);
+    for block in 2..=6 {
+        client.send_to(&[0, 4, 0, block], transfer).unwrap();
+        if block < 6 {
+            let got = receive(&client).0;
+            assert_eq!(got[..4], [0, 3, 0, block + 1]);
+        }
+    }
+    let done = served.wait_for("end", |s| s.kind == SightingKind::Done);
+    assert_eq!((done.peer, done.bytes), (client.local_addr().unwrap(), 3000));
+}
+
+#[test]
+fn fifty_nodes_load_at_once() {
+    let served = Served::new(|s| s.max_per_client = 100);
+    let content = noise(1_000_000);
+    served.put("loader", &content);
+    let out = tempfile::tempdir().unwrap();
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for n in 0..50 {
+            let (port, content, to) =
+                (served.address.port(), &content, out.path().join(n.to_string()));
+            scope.spawn(move || {
+                let output = atftp(port, &["blksize 1468"], "loader", &to);
+                assert!(std::fs::read(&to).unwrap() == *content, "node {n}: {output:?}");
+            });
+        }
+    });
+    println!("50 MB in {:?}", began.elapsed());
 }
 
 #[test]

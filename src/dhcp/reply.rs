@@ -99,10 +99,10 @@ pub fn encode(
     }
     let mut out = header(reply, request, boot_file)?;
     let relay_info = request.relay_info.as_deref().unwrap_or_default();
-    // Option 82 may be longer than 255 (RFC 3396); it and the end mark have
-    // their room kept.
-    let tail = split_len(relay_info.len()) + 1;
-    let mut options = Options { out: &mut out, limit: limit.saturating_sub(tail) };
+    // The relay takes option 82 out again, so that the client's limit does
+    // not count it; the frame's does. One byte is kept for the end mark.
+    let room = MAX_PAYLOAD.saturating_sub(split_len(relay_info.len())).max(DEFAULT_PAYLOAD);
+    let mut options = Options { out: &mut out, limit: limit.min(room) - 1 };
 
     let kind = match reply.kind {
         ReplyKind::Offer => 2,
@@ -145,7 +145,7 @@ pub fn encode(
         let search = search_list(&settings.search);
         options.put(119, &search);
     }
-    options.limit = limit;
+    options.limit = MAX_PAYLOAD - 1;
     options.put(82, relay_info); // RFC 3046 §2.2: last
     out.push(255);
     if out.len() < MIN_PAYLOAD {

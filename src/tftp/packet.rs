@@ -167,8 +167,7 @@ mod tests {
             b"\0\x05\0",
             b"\0\x09abc",
         ] {
-            let what = Packet::decode(bytes);
-            assert!(matches!(what, None), "{bytes:?} gave {what:?}");
+            assert_eq!(Packet::decode(bytes), None, "{bytes:?}");
         }
         assert_eq!(read(b"\0\x01a\0octet\0blksize\0").unwrap().options, []);
         assert_eq!(read(b"\0\x01a\0octet\0\xff\xfe\x001\0tsize\x000\0").unwrap().options.len(), 1);

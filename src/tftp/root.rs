@@ -9,10 +9,6 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use tokio::io::BufReader;
-
-/// Each read of a file goes through a thread; 64 KiB make them few.
-const BUFFER: usize = 64 << 10;
 
 /// Serves the regular files below a directory. The kernel itself resolves
 /// names with RESOLVE_BENEATH, so that no symbolic link and no rename under
@@ -61,6 +57,6 @@ impl Source for Root {
         let opened = tokio::task::spawn_blocking(move || root.file(&path)).await;
         let (file, size) = opened.map_err(io::Error::other)??;
         let file = tokio::fs::File::from_std(file);
-        Ok(Opened { size, reader: Box::new(BufReader::with_capacity(BUFFER, file)) })
+        Ok(Opened { size, reader: Box::new(file) })
     }
 }

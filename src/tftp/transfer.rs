@@ -10,12 +10,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
 /// No wait is longer, however often it was doubled.
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
+
+/// Each read of a file goes through a thread of tokio's; this makes them few.
+const READ_AHEAD: usize = 32 << 10;
 
 /// What the server sees of a running transfer: whom to drop first.
 #[derive(Debug, Default)]
@@ -199,7 +202,7 @@ fn backoff(first: Duration, tries: u32) -> Duration {
 
 /// The file, block by block.
 struct Blocks {
-    reader: Box<dyn AsyncRead + Send + Unpin>,
+    reader: BufReader<Box<dyn AsyncRead + Send + Unpin>>,
     block: usize,
     ended: bool,
     /// In netascii, what is translated and not yet sent.
@@ -209,7 +212,8 @@ struct Blocks {
 impl Blocks {
     fn new(opened: Opened, block: u16, mode: Mode) -> Self {
         let translated = (mode == Mode::Netascii).then(VecDeque::new);
-        Self { reader: opened.reader, block: block.into(), ended: false, translated }
+        let reader = BufReader::with_capacity(READ_AHEAD, opened.reader);
+        Self { reader, block: block.into(), ended: false, translated }
     }
 
     /// The next DATA packet; after one that is short of a full block, none.

@@ -118,6 +118,31 @@ impl Cable {
     }
 }
 
+/// A namespace with `tap0`, on which a virtual machine will be, behind the
+/// bridge `boot0`.
+pub fn tap(server_address: &str) -> Namespace {
+    let it = Namespace::new("t");
+    it.ip(&["link", "add", "boot0", "type", "bridge"]);
+    it.ip(&["tuntap", "add", "dev", "tap0", "mode", "tap"]);
+    it.ip(&["link", "set", "tap0", "master", "boot0"]);
+    it.ip(&["addr", "add", server_address, "dev", "boot0"]);
+    for link in ["tap0", "boot0"] {
+        it.ip(&["link", "set", link, "up"]);
+    }
+    it
+}
+
+/// Another machine on that bridge, with `eth0`.
+pub fn neighbour(bridge: &Namespace, address: &str) -> Namespace {
+    let it = Namespace::new("n");
+    bridge.ip(&["link", "add", "port1", "type", "veth", "peer", "name", "eth0", "netns", &it.name]);
+    bridge.ip(&["link", "set", "port1", "master", "boot0"]);
+    bridge.ip(&["link", "set", "port1", "up"]);
+    it.ip(&["addr", "add", address, "dev", "eth0"]);
+    it.ip(&["link", "set", "eth0", "up"]);
+    it
+}
+
 /// A program that runs while the test goes on; its output lines can be
 /// waited for. Ended on drop.
 pub struct Running {

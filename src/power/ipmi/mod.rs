@@ -1,11 +1,14 @@
 //! IPMI 2.0 over LAN, our own client: `wire` (packets), `keys` (cipher suites
-//! 17 and 3), `session` (open, call with repetition, close); here the
+//! 17 and 3), `link` (repetition), `session` (open, call, close); here the
 //! commands. `docs/decisions/ipmi.md` says why it is not a crate. It does
 //! power and boot device and nothing else; serial-over-LAN and sensors are
 //! for `ipmitool`.
 
 mod keys;
+mod link;
 mod session;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use self::keys::Suite;

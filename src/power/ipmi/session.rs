@@ -1,16 +1,15 @@
-//! One RMCP+ session: opened, used, closed. Each packet is repeated until it
-//! is answered, under the deadline of the call.
+//! One RMCP+ session: opened, used, closed, over a `Link`, which repeats each
+//! packet until it is answered.
 
 use super::super::{Limits, PowerError};
 use super::keys::{Agreement, Keys, Suite, same};
+use super::link::Link;
 use super::wire::{self, payload};
 use crate::model::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::UdpSocket;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 /// Operator is all that power and boot device need (IPMI 2.0 appendix G).
 const OPERATOR: u8 = 3;
@@ -18,8 +17,9 @@ const OPERATOR: u8 = 3;
 const ROLE: u8 = 0x10 | OPERATOR;
 /// Network function "application".
 const APP: u8 = 6;
-/// A BMC that takes longer to say goodbye may keep the session to itself.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How often the end of a session is said, when it is not confirmed: a BMC
+/// that closed it at the first time does not know it at the second.
+const FAREWELLS: u32 = 3;
 
 /// Where to and as whom.
 #[derive(Debug, Clone)]
@@ -48,6 +48,9 @@ impl Target {
 enum Refusal {
     /// The BMC does not speak this suite.
     Suite,
+    /// It said nothing at all: it is not there, or drops what it does not
+    /// know.
+    Silence(PowerError),
     /// It may work on another try: an answer to a repeated packet may have
     /// crossed with ours, and both sides then hold different random numbers.
     Crossed(PowerError),
@@ -80,10 +83,11 @@ impl<'a> Session<'a> {
             return Err(target.protocol("user names of IPMI have at most 16 bytes"));
         }
         let link = Link::to(target).await?;
-        let mut crossed = None;
+        let contact = target.limits.contact / suites.len().max(1) as u32;
+        let (mut crossed, mut silence) = (None, None);
         for _ in 0..2 {
             for &suite in suites {
-                match Self::open_with(target, &link, suite).await {
+                match Self::open_with(target, &link, suite, contact).await {
                     Ok((keys, our_id, bmc_id)) => {
                         let (packets, messages) = (0, 0);
                         return Ok(Self {
@@ -97,7 +101,8 @@ impl<'a> Session<'a> {
                             messages,
                         });
                     }
-                    Err(Refusal::Suite) => {}
+                    Err(Refusal::Suite) => silence = None,
+                    Err(Refusal::Silence(error)) => silence = Some(error),
                     Err(Refusal::Crossed(error)) => {
                         crossed = Some(error);
                         break;
@@ -109,7 +114,9 @@ impl<'a> Session<'a> {
                 break;
             }
         }
-        Err(crossed.unwrap_or_else(|| target.protocol("it speaks neither cipher suite 17 nor 3")))
+        Err(crossed
+            .or(silence)
+            .unwrap_or_else(|| target.protocol("it speaks neither cipher suite 17 nor 3")))
     }
 
     /// The suite it was opened with.
@@ -121,6 +128,7 @@ impl<'a> Session<'a> {
         target: &Target,
         link: &Link,
         suite: Suite,
+        contact: Duration,
     ) -> Result<(Keys, u32, u32), Refusal> {
         let our_id = u32::from_le_bytes(random(target)?) | 1;
         let [tag] = random::<1>(target)?;
@@ -128,8 +136,8 @@ impl<'a> Session<'a> {
         // granted for some BMCs; it is asked for in RAKP 1 and afterwards.
         let request = wire::open_request(tag, 0, our_id, suite);
         let request = wire::plain(payload::OPEN_REQUEST, &request);
-        let contact = Instant::now() + target.limits.contact;
-        let (opened, _) = link
+        let contact = Instant::now() + contact;
+        let opened = link
             .exchange(
                 contact,
                 || request.clone(),
@@ -140,7 +148,11 @@ impl<'a> Session<'a> {
                     Some((answer.status, bmc_id))
                 },
             )
-            .await?;
+            .await;
+        let (opened, _) = opened.map_err(|error| match Instant::now() >= contact {
+            true => Refusal::Silence(error),
+            false => Refusal::Final(error),
+        })?;
         let bmc_id = match opened {
             (0, Some(id)) => u32::from_le_bytes(id),
             // No matching suite, or one of its algorithms refused.
@@ -148,6 +160,8 @@ impl<'a> Session<'a> {
             (status, _) => return Err(Refusal::Final(refused(target, status))),
         };
 
+        // It is there; from here on the whole time counts anew.
+        let contact = Instant::now() + target.limits.contact;
         let our_random = random(target)?;
         let user = target.user.as_bytes();
         let tag = tag.wrapping_add(1);
@@ -303,7 +317,8 @@ impl<'a> Session<'a> {
 
     /// Closes the session; when the BMC does not confirm, it times out there.
     pub async fn close(mut self) {
-        let until = Instant::now() + FAREWELL;
+        // Waits of 1, 2 and 4 times the first.
+        let until = Instant::now() + self.target.limits.retransmit * ((1 << FAREWELLS) - 1);
         let id = self.bmc_id.to_le_bytes();
         if let Err(error) = self.call_once(until, APP, 0x3c, &id).await {
             tracing::debug!(bmc = %self.target.bmc, %error, "ipmi.close");
@@ -325,71 +340,4 @@ fn random<const N: usize>(target: &Target) -> Result<[u8; N], PowerError> {
     let mut bytes = [0; N];
     let made = SystemRandom::new().fill(&mut bytes);
     made.map(|()| bytes).map_err(|_| target.protocol("this system gives no random numbers"))
-}
-
-/// The socket to one BMC.
-struct Link {
-    socket: UdpSocket,
-    bmc: SocketAddr,
-    first_wait: Duration,
-}
-
-impl Link {
-    async fn to(target: &Target) -> Result<Self, PowerError> {
-        let bmc = target.bmc;
-        let any: SocketAddr = match bmc {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let open = async {
-            let socket = UdpSocket::bind(any).await?;
-            socket.connect(bmc).await?;
-            io::Result::Ok(socket)
-        };
-        let socket = open.await.map_err(|e| PowerError::Unreachable { bmc, why: e.to_string() })?;
-        Ok(Self { socket, bmc, first_wait: target.limits.retransmit })
-    }
-
-    async fn send(&self, packet: &[u8]) {
-        // A lost packet and one that could not be sent are the same.
-        if let Err(error) = self.socket.send(packet).await {
-            tracing::debug!(bmc = %self.bmc, %error, "ipmi.send");
-        }
-    }
-
-    /// Sends what `build` makes, again after 1, 2, 4 … times the first wait,
-    /// until `accept` takes an answer. Tells whether it had to repeat itself.
-    async fn exchange<T>(
-        &self,
-        until: Instant,
-        mut build: impl FnMut() -> Vec<u8>,
-        mut accept: impl FnMut(&[u8]) -> Option<T>,
-    ) -> Result<(T, bool), PowerError> {
-        let mut wait = self.first_wait;
-        let mut repeated = false;
-        let mut buffer = [0; 1024];
-        while Instant::now() < until {
-            self.send(&build()).await;
-            let pause = until.min(Instant::now() + wait);
-            while let Ok(received) = timeout_at(pause, self.socket.recv(&mut buffer)).await {
-                match received {
-                    Ok(len) => {
-                        if let Some(answer) = accept(buffer.get(..len).unwrap_or_default()) {
-                            return Ok((answer, repeated));
-                        }
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                        let why = "nothing listens on that port".to_owned();
-                        return Err(PowerError::Unreachable { bmc: self.bmc, why });
-                    }
-                    Err(e) => {
-                        return Err(PowerError::Unreachable { bmc: self.bmc, why: e.to_string() });
-                    }
-                }
-            }
-            wait = wait.saturating_mul(2);
-            repeated = true;
-        }
-        Err(PowerError::Unreachable { bmc: self.bmc, why: "no answer".to_owned() })
-    }
 }
