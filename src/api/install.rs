@@ -4,7 +4,7 @@
 use super::problem::Json;
 use super::{Caller, Ctx, Problem, demand};
 use crate::auth::Role;
-use crate::image::Image;
+use crate::image::{Image, sources};
 use crate::lifecycle::InstallOrder;
 use crate::model::plan::{InstallPlan, NetworkPlan, RootfsPlan, UserPlan};
 use crate::model::{BuildInputs, Name, NewEvent, Node, Operation, Outcome, Time};
@@ -153,7 +153,15 @@ fn plan(
         profile: profile.plan(baked),
         boot: install.boot,
         timezone: install.timezone.clone(),
+        apt_sources: apt_sources(&image.description.provenance.suite),
     }
+}
+
+/// The node's package sources: those of this host, for the image's release.
+/// A host without any gives none, and only baked profiles can be installed.
+fn apt_sources(suite: &str) -> String {
+    let all = sources::for_suite(std::path::Path::new("/etc/apt"), suite).unwrap_or_default();
+    all.iter().map(|s| format!("{}\n", s.line())).collect()
 }
 
 /// The commit of the configuration, `-dirty` where it has changes.

@@ -1,7 +1,3 @@
-<<<<<<< HEAD
-//! Not written yet: says so.
-fn main() {}
-=======
 //! The agent on the node; see `provision::agent`.
 
 use std::process::ExitCode;
@@ -9,4 +5,3 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     provision::agent::main()
 }
->>>>>>> img

@@ -53,7 +53,9 @@ pub async fn serve(
     is_known: impl Fn(Mac) -> bool,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let socket = AsyncFd::new(open(interface)?)?;
+    // SAFETY: the descriptor belongs to the socket, which lives in the AsyncFd
+    // and is neither closed nor replaced before it.
+    let socket = unsafe { AsyncFd::register(open(interface)?) }?;
     loop {
         let mut buf = [MaybeUninit::<u8>::uninit(); 1500];
         let got = tokio::select! {
