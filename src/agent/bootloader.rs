@@ -116,7 +116,7 @@ fn grub_config(root_uuid: &str, kernel_args: &str) -> String {
     let linux = linux.trim_end();
     format!(
         "# Written by provision; 'update-grub' replaces it by one of its own.\n\
-         set timeout=1\nset default=0\n{console}\
+         set timeout=1\nset timeout_style=hidden\nset default=0\n{console}\
          search --no-floppy --fs-uuid --set=root {root_uuid}\n\
          menuentry 'Debian' {{\n\t{linux}\n\tinitrd /initrd.img\n}}\n\
          menuentry 'Debian (single user)' {{\n\t{linux} single\n\tinitrd /initrd.img\n}}\n"
