@@ -12,6 +12,12 @@ if apt-cache show docker-cli >/dev/null 2>&1; then
 fi
 # AppArmor's profiles are what keeps a container from the node's own files.
 apt-get install -q -y --no-install-recommends $packages apparmor
+# Two profiles for programs of desktops, compiled at the first boot before
+# anything else may start; docker brings its own.
+mkdir -p /etc/apparmor.d/disable
+for unused in lsb_release nvidia_modprobe; do
+	[ ! -e "/etc/apparmor.d/$unused" ] || ln -sf "../$unused" "/etc/apparmor.d/disable/$unused"
+done
 
 mkdir -p /etc/docker
 cat > /etc/docker/daemon.json <<'JSON'

@@ -95,8 +95,10 @@ fn firmware_entry(target: &Target, device: &str) -> Result<(), super::chroot::Ch
 
 /// The serial port that the kernel is told to speak on, as GRUB counts them.
 fn serial(kernel_args: &str) -> Option<(u8, u32)> {
-    let word =
-        kernel_args.split_whitespace().filter_map(|w| w.strip_prefix("console=ttyS")).last()?;
+    let word = kernel_args
+        .split_whitespace()
+        .filter_map(|w| w.strip_prefix("console=ttyS"))
+        .next_back()?;
     let (unit, rest) = word.split_once(',').unwrap_or((word, ""));
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     Some((unit.parse().ok().filter(|u| *u < 4)?, digits.parse().unwrap_or(115_200)))
@@ -116,7 +118,7 @@ fn grub_config(root_uuid: &str, kernel_args: &str) -> String {
     let linux = linux.trim_end();
     format!(
         "# Written by provision; 'update-grub' replaces it by one of its own.\n\
-         set timeout=1\nset default=0\n{console}\
+         set timeout=1\nset timeout_style=hidden\nset default=0\n{console}\
          search --no-floppy --fs-uuid --set=root {root_uuid}\n\
          menuentry 'Debian' {{\n\t{linux}\n\tinitrd /initrd.img\n}}\n\
          menuentry 'Debian (single user)' {{\n\t{linux} single\n\tinitrd /initrd.img\n}}\n"

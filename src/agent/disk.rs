@@ -33,7 +33,9 @@ pub fn describe(disk: &DiskFacts) -> String {
     let mut out = format!("/dev/{} {}", disk.name, size(disk.bytes));
     for (label, value) in [("", &disk.model), ("serial ", &disk.serial), ("wwn ", &disk.wwn)] {
         if !value.is_empty() {
-            out.push_str(&format!(" {label}{value}"));
+            // Identify data is padded with blanks, inside a wwn too.
+            let value: Vec<&str> = value.split_whitespace().collect();
+            out.push_str(&format!(" {label}{}", value.join(" ")));
         }
     }
     out
@@ -91,15 +93,15 @@ fn against(disk: &DiskFacts, hint: &DiskHint, need: u64) -> Option<String> {
     if disk.bytes < need {
         return Some(format!("too small, {} are needed", size(need)));
     }
-    let differs = |said: &Option<String>, have: &str| {
-        said.as_ref().is_some_and(|s| !s.trim().eq_ignore_ascii_case(have.trim()))
-    };
+    let plain = |s: &str| s.split_whitespace().collect::<Vec<_>>().join(" ").to_ascii_lowercase();
+    let differs =
+        |said: &Option<String>, have: &str| said.as_ref().is_some_and(|s| plain(s) != plain(have));
     if differs(&hint.serial, &disk.serial) {
         return Some("another serial".to_owned());
     }
     // The kernel writes naa.5000c5…, labels and BMCs the bare digits.
     let bare = |w: &str| {
-        let w = w.trim().to_ascii_lowercase();
+        let w = plain(w);
         let w = w.trim_start_matches("naa.").trim_start_matches("eui.");
         w.trim_start_matches("0x").to_owned()
     };

@@ -15,13 +15,29 @@ use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a transfer may stand still before the build is given up.
 const STANDSTILL: Duration = Duration::from_secs(10 * 60);
+
+/// Where the time went, summed over the workers, in milliseconds: tells a slow
+/// network from a slow processor from a slow disk.
+#[derive(Debug, Default)]
+struct Spent {
+    waiting: AtomicU64,
+    unpacking: AtomicU64,
+    writing: AtomicU64,
+}
+
+/// Adds the time since `from` and starts anew.
+fn lap(from: &mut Instant, to: &AtomicU64) {
+    let now = Instant::now();
+    to.fetch_add(now.duration_since(*from).as_millis() as u64, Ordering::Relaxed);
+    *from = now;
+}
 
 struct Frame {
     chunk: usize,
@@ -65,6 +81,7 @@ pub fn write_image(
     meter.total.store(index.frame_bytes(), Ordering::Relaxed);
     let stop = reporter.stop_flag();
     let broken = AtomicBool::new(false);
+    let spent = Spent::default();
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(16);
     let (frames_in, frames) = sync_channel::<Frame>(workers * 2);
     let frames = Arc::new(Mutex::new(frames));
@@ -73,10 +90,10 @@ pub fn write_image(
         let gaps = scope.spawn(|| zero_gaps(&disk, index, &stop));
         let mut writers = Vec::new();
         for _ in 0..workers {
-            let (frames, disk, meter, broken) =
-                (Arc::clone(&frames), &disk, Arc::clone(&meter), &broken);
+            let (frames, disk, meter, broken, spent) =
+                (Arc::clone(&frames), &disk, Arc::clone(&meter), &broken, &spent);
             writers.push(scope.spawn(move || {
-                let result = write_frames(&frames, disk, index, &meter);
+                let result = write_frames(&frames, disk, index, &meter, spent);
                 if result.is_err() {
                     broken.store(true, Ordering::Relaxed);
                 }
@@ -106,6 +123,13 @@ pub fn write_image(
         index.chunks.len(),
         index.frame_bytes() / 1_000_000,
         index.data_bytes() as f64 / 1e6 / seconds.max(0.001)
+    ));
+    let seconds = |ms: &AtomicU64| ms.load(Ordering::Relaxed) as f64 / 1000.0;
+    say(format_args!(
+        "{workers} workers: waiting for data {:.1} s, checking and unpacking {:.1} s, writing {:.1} s",
+        seconds(&spent.waiting),
+        seconds(&spent.unpacking),
+        seconds(&spent.writing)
     ));
     Ok(())
 }
@@ -177,22 +201,27 @@ fn write_frames(
     disk: &File,
     index: &Index,
     meter: &Meter,
+    spent: &Spent,
 ) -> Result<(), String> {
     let mut unpacker = Unpacker::new().map_err(|e| e.to_string())?;
     // Direct writes want aligned memory: a block more, and start inside it.
     let mut memory = vec![0u8; (CHUNK + BLOCK) as usize];
     let skip = memory.as_ptr().align_offset(BLOCK as usize).min(BLOCK as usize);
     let buffer = &mut memory[skip..skip + CHUNK as usize];
+    let mut clock = Instant::now();
     loop {
         let frame = frames.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Frame { chunk, bytes }) = frame else { return Ok(()) };
+        lap(&mut clock, &spent.waiting);
         let length =
             unpacker.unpack(index, chunk, &bytes, buffer).map_err(|e| format!("image: {e}"))?;
+        lap(&mut clock, &spent.unpacking);
         let whole = length.next_multiple_of(BLOCK as usize);
         buffer[length..whole].fill(0);
         let offset = index.chunks[chunk].offset;
         disk.write_all_at(&buffer[..whole], offset)
             .map_err(|e| format!("writing chunk {chunk} at {offset}: {e}"))?;
+        lap(&mut clock, &spent.writing);
         meter.done.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     }
 }

@@ -193,13 +193,16 @@ pub fn build_image(
     write(&path, text.as_bytes())?;
     let digest = Digest::of(text.as_bytes());
     for (profile, finished) in baked {
-        bake::describe(&finished, &digest, &profile, &out.join("baked"))?;
+        bake::describe(&finished, &digest, profile, &out.join("baked"))?;
     }
     progress.step("publish");
     let done = work.publish(&out, &request.images.join(request.name.as_str()));
     done?;
     Ok(Catalogue::open(&request.images).get(&request.name)?)
 }
+
+/// Profiles that have been baked, and the directory each lies in.
+type BakedIn<'r> = Vec<(&'r BakeProfile, PathBuf)>;
 
 /// The base image's chunks are compressed on every core while the profiles'
 /// scripts run, which keep one busy at most.
@@ -214,7 +217,7 @@ fn compress_and_bake<'r>(
     sources: &[Source],
     epoch: u64,
     progress: &mut dyn Progress,
-) -> Result<(Index, Vec<(&'r BakeProfile, PathBuf)>), BuildError> {
+) -> Result<(Index, BakedIn<'r>), BuildError> {
     let stop = AtomicBool::new(false);
     let data = out.join("rootfs.zst");
     std::thread::scope(|scope| {

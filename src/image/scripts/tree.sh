@@ -22,6 +22,14 @@ cat > "$W/last.sh" <<'HOOK'
 set -eu
 root=$1
 umount "$root/var/cache/apt/archives"
+# The network is networkd's. Timers that download, or that look for snapshots
+# and old boots that an installed server does not have, are off: an operator
+# may switch them on.
+chroot "$root" systemctl enable systemd-networkd.service
+for unit in apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer e2scrub_reap.service \
+	dpkg-db-backup.timer grub-common.service; do
+	chroot "$root" systemctl disable "$unit" 2>/dev/null || true
+done
 # What mmdebstrap itself passed to dpkg holds for the build only.
 rm -f "$root"/etc/dpkg/dpkg.cfg.d/99mmdebstrap "$root"/etc/apt/apt.conf.d/99mmdebstrap
 HOOK
