@@ -248,8 +248,8 @@ impl Recorder {
             Fetch::Loader(file) => (e("boot.loader").with("file", file), Some(Input::LoaderAsked)),
             Fetch::Script => (e("http.script"), Some(Input::ScriptAsked)),
             Fetch::File { name, bytes, millis, whole } => {
-                // The script asks for the agent's ramdisk last.
-                let last = whole && name == "agent";
+                // The script asks for the image's ramdisk last.
+                let last = whole && name == "ramdisk";
                 let ev = e("http.file").with("file", name).with("bytes", bytes).with("ms", millis);
                 let ev = if whole { ev } else { NewEvent { outcome: Outcome::Failed, ..ev } };
                 (ev, last.then_some(Input::KernelFetched))
