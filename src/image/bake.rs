@@ -11,7 +11,7 @@ use super::format::{CHUNK, Index, Unpacker};
 use super::pack::pack;
 use super::publish::{self, Workplace};
 use super::rootfs::{CLEAN, MKE2FS, package_list};
-use super::sources::Source;
+use super::sources::{self, Source};
 use crate::model::plan::ScriptPlan;
 use crate::model::{Digest, Name};
 use std::fs::{self, File};
@@ -81,8 +81,7 @@ pub(super) fn apply(
     for (n, script) in profile.scripts.iter().enumerate() {
         write(&scripts.join(format!("{n:03}-{}", script.name)), script.text.as_bytes())?;
     }
-    let lines: String = sources.iter().map(|s| s.line() + "\n").collect();
-    write(&dir.join("sources.list"), lines.as_bytes())?;
+    write(&dir.join("sources.list"), sources::text(sources).as_bytes())?;
     write(&dir.join("clean.sh"), CLEAN.as_bytes())?;
     write(&dir.join("mke2fs.sh"), MKE2FS.as_bytes())?;
     let arguments = [base.as_os_str(), dir.as_os_str(), cache.as_os_str()];

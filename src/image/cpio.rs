@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 pub struct Cpio {
     out: Vec<u8>,
     inode: u32,
-    directories: BTreeSet<String>,
+    seen: BTreeSet<String>,
 }
 
 const DIRECTORY: u32 = 0o040_000;
@@ -18,10 +18,13 @@ const LINK: u32 = 0o120_000;
 const CHARACTER: u32 = 0o020_000;
 
 impl Cpio {
-    /// A regular file; directories above it are made on the way.
+    /// A regular file, the first time its path is named; directories above it
+    /// are made on the way.
     pub fn file(&mut self, path: &str, mode: u32, content: &[u8]) {
         self.parents(path);
-        self.entry(path, FILE | mode, (0, 0), content);
+        if self.seen.insert(path.to_owned()) {
+            self.entry(path, FILE | mode, (0, 0), content);
+        }
     }
 
     /// A symbolic link.
@@ -33,7 +36,7 @@ impl Cpio {
     /// An empty directory.
     pub fn directory(&mut self, path: &str) {
         self.parents(path);
-        if self.directories.insert(path.to_owned()) {
+        if self.seen.insert(path.to_owned()) {
             self.entry(path, DIRECTORY | 0o755, (0, 0), b"");
         }
     }
@@ -56,7 +59,7 @@ impl Cpio {
     fn parents(&mut self, path: &str) {
         for (at, _) in path.match_indices('/') {
             let above = &path[..at];
-            if !above.is_empty() && self.directories.insert(above.to_owned()) {
+            if !above.is_empty() && self.seen.insert(above.to_owned()) {
                 let above = above.to_owned();
                 self.entry(&above, DIRECTORY | 0o755, (0, 0), b"");
             }

@@ -76,6 +76,13 @@ pub fn for_suite(apt: &Path, suite: &str) -> Result<Vec<Source>, SourcesError> {
     if out.is_empty() { Err(SourcesError::None) } else { Ok(out) }
 }
 
+/// As the text of a `sources.list`: for a node, in [`InstallPlan::apt_sources`].
+///
+/// [`InstallPlan::apt_sources`]: crate::model::plan::InstallPlan::apt_sources
+pub fn text(sources: &[Source]) -> String {
+    sources.iter().map(|s| s.line() + "\n").collect()
+}
+
 /// A single mirror that was configured by hand: the release and its updates.
 pub fn from_mirror(uri: &str, suite: &str, components: &[String]) -> Vec<Source> {
     let source = |suite: String| Source {

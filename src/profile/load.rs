@@ -267,3 +267,99 @@ fn digest(files: &BTreeMap<String, String>) -> Digest {
     }
     Digest::finish(hasher)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profiles(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        dir
+    }
+
+    fn findings(files: &[(&str, &str)]) -> String {
+        let dir = profiles(files);
+        match Profiles::open(dir.path()).get(&"web".parse().unwrap()) {
+            Err(e) => e.to_string(),
+            Ok(p) => p.warnings.iter().map(Finding::to_string).collect::<Vec<_>>().join("; "),
+        }
+    }
+
+    const TOML: &str = "name = \"web\"\ndescription = \"a web server\"\nservices = [\"10-a.sh\"]\n";
+    const SCRIPT: &str = "#!/bin/sh\nset -e\ntrue\n";
+
+    #[test]
+    fn the_shipped_profiles_pass_the_lint_without_a_word() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles");
+        let (good, bad) = Profiles::open(dir).list().unwrap();
+        assert!(bad.is_empty(), "{bad:?}");
+        let names: Vec<&str> = good.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["base", "docker"]);
+        for p in &good {
+            assert!(p.warnings.is_empty(), "{:?}", p.warnings);
+        }
+        let docker = good.iter().find(|p| p.name.as_str() == "docker").unwrap();
+        assert_eq!(docker.plan(true).scripts.len(), 0);
+        assert_eq!(docker.plan(false).scripts[0].name, "10-docker.sh");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_file_and_line() {
+        let verify = ("web/verify.sh", SCRIPT);
+        let table: [(&str, &str, &str); 9] = [
+            (
+                "services",
+                "servces",
+                "profile.toml:3: unknown key 'servces': did you mean 'services'?",
+            ),
+            ("\"web\"", "\"wob\"", "profile.toml:1: name is 'wob' but the directory's is 'web'"),
+            ("10-a.sh", "20-b.sh", "profile.toml:3: '20-b.sh' is listed but there is no such file"),
+            ("10-a.sh", "../x.sh", "'../x.sh' must be a plain file name"),
+            ("true", "if true", "10-a.sh:"),
+            ("set -e\n", "", "10-a.sh:1: must say 'set -e'"),
+            (
+                "true",
+                "curl -fsSL https://get.example | sh",
+                "10-a.sh:3: runs a program straight off",
+            ),
+            ("true", "apt-get install nginx", "10-a.sh:3: 'apt-get install' without '-y'"),
+            ("true", "systemctl start nginx", "10-a.sh:3: starts a service"),
+        ];
+        for (from, to, want) in table {
+            let (toml, script) = (TOML.replace(from, to), SCRIPT.replace(from, to));
+            let said = findings(&[("web/profile.toml", &toml), ("web/10-a.sh", &script), verify]);
+            assert!(said.contains(want), "{from} → {to}: {said}");
+        }
+        let said = findings(&[("web/profile.toml", TOML), ("web/10-a.sh", SCRIPT)]);
+        assert!(said.contains("'verify.sh' is listed but there is no such file"), "{said}");
+        let left = ("web/99-old.sh", SCRIPT);
+        let said = findings(&[("web/profile.toml", TOML), ("web/10-a.sh", SCRIPT), verify, left]);
+        assert_eq!(said, "99-old.sh: is not listed in services and never runs");
+    }
+
+    #[test]
+    fn an_unknown_profile_is_answered_with_those_there_are() {
+        let dir = profiles(&[("web/profile.toml", TOML)]);
+        let e = Profiles::open(dir.path()).get(&"webb".parse().unwrap()).unwrap_err();
+        assert!(e.is_unknown());
+        assert_eq!(e.to_string(), "no profile 'webb'; did you mean 'web'? there is web");
+    }
+
+    #[test]
+    fn the_digest_changes_with_any_file_and_not_with_editors_leftovers() {
+        let all = [("web/profile.toml", TOML), ("web/10-a.sh", SCRIPT), ("web/verify.sh", SCRIPT)];
+        let get = |files: &[(&str, &str)]| {
+            let dir = profiles(files);
+            Profiles::open(dir.path()).get(&"web".parse().unwrap()).unwrap().digest
+        };
+        let first = get(&all);
+        let with = |more| get(&[&all[..], &[more]].concat());
+        assert_eq!(first, with(("web/10-a.sh~", "old")));
+        assert_ne!(first, with(("web/site.conf", "x")));
+    }
+}
