@@ -28,7 +28,11 @@ fn shown(i: &Image) -> Value {
         "name": i.name, "digest": i.digest, "os": d.os, "release": d.release,
         "version": d.version, "method": d.method, "kernel": d.kernel, "bytes": bytes,
         "packages": d.provenance.package_count, "provenance": d.provenance,
-        "baked": i.baked.keys().collect::<Vec<_>>(),
+        "baked": i
+            .baked
+            .iter()
+            .map(|(p, b)| (p.to_string(), json!(b.description.profile_digest)))
+            .collect::<serde_json::Map<_, _>>(),
     })
 }
 

@@ -38,6 +38,7 @@ fn text(v: &Value, k: &str) -> String {
     match v.get(k) {
         Some(Value::String(s)) => s.clone(),
         Some(Value::Array(a)) => a.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+        Some(Value::Object(o)) => o.keys().cloned().collect::<Vec<_>>().join(" "),
         Some(Value::Null) | None => String::new(),
         Some(other) => other.to_string(),
     }

@@ -119,6 +119,9 @@ struct UpArgs {
     /// Profile to install in the demo
     #[arg(long, default_value = "docker")]
     profile: Name,
+    /// In the demo: build the image if it is not there, and stop
+    #[arg(long)]
+    image_only: bool,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -174,7 +177,7 @@ impl UpArgs {
             profiles: profiles.canonicalize()?,
             store: self.store.clone(),
             extra: String::new(),
-            install: format!("image = \"{}\"", self.image),
+            install: format!("image = \"{}\"\nagent = \"{}\"", self.image, agent()?.display()),
         })
     }
 }
@@ -229,6 +232,14 @@ fn root_only() -> Result<(), Fail> {
 
 fn server_exe() -> Result<PathBuf, Fail> {
     Ok(crate::lab::provision_exe()?.with_file_name("build-server"))
+}
+
+/// The agent to install with: `PROVISION_AGENT`, else the one beside us.
+fn agent() -> Result<PathBuf, Fail> {
+    match std::env::var_os("PROVISION_AGENT") {
+        Some(a) => Ok(a.into()),
+        None => Ok(crate::lab::provision_exe()?.with_file_name("provision-agent")),
+    }
 }
 
 async fn up(a: &UpArgs) -> Result<Lab, Fail> {
@@ -304,17 +315,24 @@ async fn demo(a: UpArgs) -> Result<(), Fail> {
     let s = session(&lab)?;
     let image = super::output::segment(&a.image);
     let have: Result<Value, _> = s.client.get(&format!("/v1/images/{image}")).await;
-    if !have.is_ok_and(|i| is_baked(&i, &a.profile)) {
+    let fits = match have {
+        Ok(i) => is_baked(&s, &i, &a.profile).await?,
+        Err(_) => false,
+    };
+    if !fits {
         println!("building image {} with {} baked in", a.image, a.profile);
         let body = crate::api::images::BuildImage { bake: vec![a.profile.clone()] };
         let op: Operation = s.client.post(&format!("/v1/images/{image}/build"), &body).await?;
         super::watch::watch(&s, vec![op]).await?;
     }
-    println!("$ provision install node01 --profile {}", a.profile);
     let body = crate::api::install::InstallRequest {
         profile: a.profile.to_string(),
         image: Some(a.image.clone()),
     };
+    if a.image_only {
+        return Ok(down(&lab.name)?);
+    }
+    println!("$ provision install node01 --profile {}", a.profile);
     let op: Operation = s.client.post("/v1/nodes/node01/install", &body).await?;
     let build = op.build.clone();
     super::watch::watch(&s, vec![op]).await?;
@@ -354,9 +372,13 @@ async fn demo(a: UpArgs) -> Result<(), Fail> {
     Ok(())
 }
 
-fn is_baked(image: &Value, profile: &Name) -> bool {
-    let baked = image.get("baked").and_then(Value::as_array);
-    baked.is_some_and(|b| b.iter().any(|p| p.as_str() == Some(profile.as_str())))
+/// Whether the image has the profile baked in as the profile now is.
+async fn is_baked(s: &Session, image: &Value, profile: &Name) -> Result<bool, Fail> {
+    let all: Value = s.client.get("/v1/profiles").await?;
+    let items = all.get("items").and_then(Value::as_array);
+    let now = items.into_iter().flatten().find(|p| p["name"] == profile.as_str());
+    let baked = image.get("baked").and_then(|b| b.get(profile.as_str()));
+    Ok(baked.is_some() && baked == now.and_then(|p| p.get("digest")))
 }
 
 /// ssh into a node of the lab, with the host key that the agent reported.

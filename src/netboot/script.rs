@@ -120,7 +120,9 @@ mod tests {
         let mut node = example().unwrap();
         let text = s.ipxe(&node).unwrap().text;
         assert!(text.starts_with("#!ipxe\n"));
-        assert!(text.contains("http://10.0.0.1:80/boot/52-54-00-00-00-01/kernel initrd=agent initrd=ramdisk"));
+        assert!(text.contains(
+            "http://10.0.0.1:80/boot/52-54-00-00-00-01/kernel initrd=agent initrd=ramdisk"
+        ));
         assert!(text.contains("provision.ip=192.0.2.1/24 provision.token=example"));
         assert!(s.pxelinux(&node).unwrap().text.contains("INITRD http://"));
         node.installing = None;

@@ -61,7 +61,9 @@ pub enum StoreError {
     #[error("the store holds something unreadable: {0}")]
     Corrupt(String),
     /// The address of a store is not one we know.
-    #[error("store {0:?} is not known: use sqlite:/path/to/file.db, redis://host:6379 or memory:")]
+    #[error(
+        "store {0:?} is not known: use sqlite:/path/to/file.db, redis://host:6379, redis+unix:///path or memory:"
+    )]
     Unknown(String),
 }
 
@@ -196,11 +198,12 @@ pub trait Store: State + EventLog {
     fn name(&self) -> &str;
 }
 
-/// Opens the store named by `url`: `sqlite:PATH`, `redis://…` or `memory:`.
+/// Opens the store named by `url`: `sqlite:PATH`, `redis://…`,
+/// `redis+unix://…` or `memory:`.
 pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
     if let Some(path) = url.strip_prefix("sqlite:") {
         Ok(Arc::new(sqlite::SqliteStore::open(path.as_ref())?))
-    } else if url.starts_with("redis://") {
+    } else if url.starts_with("redis://") || url.starts_with("redis+unix://") {
         Ok(Arc::new(redis::RedisStore::open(url).await?))
     } else if url == "memory:" {
         Ok(Arc::new(memory::MemoryStore::default()))

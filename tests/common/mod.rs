@@ -3,4 +3,5 @@
 
 #![allow(dead_code, reason = "each test binary uses some of these")]
 
+pub mod rack;
 pub mod redis;

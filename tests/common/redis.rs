@@ -24,6 +24,8 @@ impl RedisServer {
     pub fn start_again(&mut self) {
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .arg("--unixsocket")
+            .arg(self.dir.path().join("redis.sock"))
             .args(["--appendonly", "yes", "--appendfsync", "always", "--dir"])
             .arg(self.dir.path())
             .stdout(Stdio::null())
@@ -44,8 +46,26 @@ impl RedisServer {
         }
     }
 
-    pub fn port(&self) -> u16 {
-        self.port
+    /// By its local socket, which is reached from any network namespace.
+    pub fn local_url(&self) -> String {
+        format!("redis+unix://{}", self.dir.path().join("redis.sock").display())
+    }
+
+    pub fn cli(&self, args: &[&str]) -> String {
+        let port = self.port.to_string();
+        let out = Command::new("redis-cli").args(["-p", &port]).args(args).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// All that is in it, as text.
+    pub fn dump(&self) -> String {
+        let keys = self.cli(&["--raw", "KEYS", "*"]);
+        let each = keys.lines().map(|k| match self.cli(&["TYPE", k]).trim() {
+            "hash" => self.cli(&["HGETALL", k]),
+            "stream" => self.cli(&["XRANGE", k, "-", "+"]),
+            _ => self.cli(&["GET", k]),
+        });
+        each.collect()
     }
 
     pub fn url(&self) -> String {

@@ -1,0 +1,75 @@
+# make test   all tests, real boots included (root, about half an hour)
+# make demo   from a fresh machine to a node installed by network
+# make bench  side by side with the peers
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+FIRMWARE ?= bios
+
+# Our own crate is built with less optimisation here: its hot loops are in its
+# dependencies, and it builds in half the time. `make release` does not.
+FAST := --release --locked --config profile.release.package.provision.opt-level=1
+BIN := $(abspath $(or $(CARGO_TARGET_DIR),target)/release)
+AGENT := $(abspath $(or $(CARGO_TARGET_DIR),target)/agent/provision-agent)
+export PROVISION_AGENT := $(AGENT)
+
+.PHONY: test demo bench release deps build agent image lint unit e2e fuzz clean-lab
+
+test: deps lint build image unit e2e
+	@echo "== all tests passed"
+
+deps:
+	@scripts/deps.sh
+
+build: deps
+	@echo "== build"
+	cargo build $(FAST) --bins
+	$(MAKE) --no-print-directory agent
+
+# Linked statically, so that it runs as /init of a ramdisk without libraries.
+# In a place of its own: building tests links a dynamic one where it was.
+agent:
+	@cargo rustc $(FAST) --bin provision-agent -- -C target-feature=+crt-static
+	mkdir -p $(dir $(AGENT))
+	if ! ldd $(BIN)/provision-agent 2>&1 | grep -qE 'statically linked|not a dynamic'; then
+	  echo "$(BIN)/provision-agent is not static"; exit 1; fi
+	cmp -s $(BIN)/provision-agent $(AGENT) || cp $(BIN)/provision-agent $(AGENT)
+
+release:
+	cargo build --release --locked --bins
+	cargo rustc --release --locked --bin provision-agent -- -C target-feature=+crt-static
+
+# Built once, kept in ~/.cache/provision; built again when a profile changes.
+image: build
+	@echo "== image"
+	$(BIN)/provision lab demo --name image --profile docker --image-only
+
+lint: deps
+	@echo "== fmt, clippy"
+	cargo fmt --check
+	cargo clippy $(FAST) --all-targets -- -D warnings
+
+unit: build
+	@echo "== unit and integration tests"
+	cargo test $(FAST) --lib
+	for t in $$(cd tests; ls *.rs | sed 's/\.rs$$//' | grep -v -e '^e2e$$'); do
+	  echo "-- $$t"; cargo test $(FAST) --test $$t; done
+
+e2e: build image
+	@echo "== real boots"
+	cargo test $(FAST) --test e2e -- --test-threads=1 --nocapture
+
+demo: deps build
+	@PROVISION_AGENT=$(AGENT) $(BIN)/provision lab demo --firmware $(FIRMWARE)
+
+bench: build
+	@for b in benches/*.sh; do echo "== $$b"; $$b; done
+
+# Ten minutes each; needs cargo-fuzz and the nightly toolchain.
+fuzz: deps
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+	for t in dhcp_packet tftp_packet; do cargo +nightly fuzz run $$t -- -max_total_time=600; done
+
+clean-lab:
+	@for l in image lab e2ebios e2etwo e2ekill e2efail; do $(BIN)/provision lab down --name $$l; done

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Installs what building, testing and the virtual rack need, once. Debian 12.
+set -euo pipefail
+
+packages=(
+  build-essential pkg-config ca-certificates curl git jq
+  # the virtual rack
+  iproute2 nftables procps slirp4netns qemu-system-x86 qemu-utils seabios ovmf ipxe ipxe-qemu
+  openipmi ipmitool openssh-client
+  # images
+  mmdebstrap arch-test debian-archive-keyring busybox-static e2fsprogs fdisk dosfstools
+  cpio zstd xz-utils kmod
+  # loaders, stores, and the real clients of the tests
+  pxelinux syslinux-common redis-server sqlite3 isc-dhcp-client kea-admin
+  dnsmasq-base tftp-hpa atftp tcpdump udev
+)
+
+missing=()
+for p in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$p")
+done
+if [ ${#missing[@]} -eq 0 ]; then
+  exit 0
+fi
+if [ "$(id -u)" != 0 ]; then
+  echo "missing packages: ${missing[*]}; run this as root, or install them" >&2
+  exit 1
+fi
+echo "== installing ${#missing[@]} packages: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# A newer qemu-utils from elsewhere does not go with Debian's QEMU: both come
+# in one version.
+version=$(apt-cache policy qemu-system-x86 | awk '/Candidate:/ { print $2 }')
+specs=()
+for p in "${missing[@]}"; do specs+=("$p"); done
+if apt-cache madison qemu-utils | grep -qF "$version"; then specs+=("qemu-utils=$version"); fi
+# Nothing that is installed may start by itself: tests run their own.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  printf '#!/bin/sh\nexit 101\n' > "$policy"
+  chmod 755 "$policy"
+  trap 'rm -f "$policy"' EXIT
+fi
+apt-get install -y -qq --no-install-recommends --allow-downgrades "${specs[@]}" >/dev/null

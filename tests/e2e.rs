@@ -1,0 +1,206 @@
+//! Real boots: firmware in QEMU, a BMC simulator each, the real agent, real
+//! images, both stores. Run by `make test` with `--test-threads=1`.
+
+mod common;
+
+use common::rack::{Rack, copy};
+use common::redis::RedisServer;
+use provision::lab::LabFirmware::{Bios, Uefi};
+use serde_json::Value;
+use std::process::Command;
+
+/// M1 M2 M4 M5 M9 M14–M16 M19 M21 M24 M26, store Redis.
+#[test]
+fn a_bios_node_is_installed_with_docker_twice_alike_and_redis_tells_who_did_what() {
+    let redis = RedisServer::start();
+    let rack = Rack::up("e2ebios", &[Bios], Some(&redis.local_url()));
+    let first = rack.must_deploy(&rack.install("node01", "docker"));
+    assert_eq!(first["inputs"]["baked"], true, "the baked variant is used");
+    assert_eq!(rack.boots(0), ["network", "disk"], "one network boot, then the disk");
+    assert_eq!(rack.ssh("node01", "hostname").trim(), "node01");
+    rack.ssh("node01", "sudo -n true && docker ps && docker version");
+    let fresh: f64 = rack.ssh("node01", "date +%s").trim().parse().unwrap();
+    let now = provision::model::Time::now().as_second() as f64;
+    assert!((fresh - now).abs() < 30.0, "the node's clock is right");
+
+    let second = rack.must_deploy(&rack.install("node01", "docker"));
+    assert_eq!(first["manifest"], second["manifest"], "same inputs, same manifest");
+    assert_eq!(rack.boots(0), ["network", "disk", "network", "disk"]);
+
+    let stream = redis.cli(&["XRANGE", "provision:events", "-", "+"]);
+    for word in ["install.request", "install.deployed", "node01", "root", "outcome"] {
+        assert!(stream.contains(word), "{word} is not in the stream");
+    }
+    rack.ok(&["log", "--verify"]);
+    no_secret_anywhere(&rack, &redis);
+}
+
+/// The BMC's password and the build's tokens: not in Redis, logs, arguments
+/// or answers.
+fn no_secret_anywhere(rack: &Rack, redis: &RedisServer) {
+    let mut seen = redis.dump();
+    for file in ["build-server.log", "node01/supervisor.log"] {
+        seen += &std::fs::read_to_string(rack.lab.dir.join(file)).unwrap_or_default();
+    }
+    for verb in [["nodes", "show", "node01"], ["log", "--limit", "5000"]] {
+        let mut args = vec!["--output", "json"];
+        args.extend(verb);
+        seen += &rack.ok(&args);
+    }
+    seen += &rack.ok(&["preseed", "node01"]);
+    for p in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+        seen +=
+            &String::from_utf8_lossy(&std::fs::read(p.path().join("cmdline")).unwrap_or_default());
+    }
+    assert!(!seen.contains(provision::lab::node::BMC_PASSWORD), "the BMC's password leaked");
+    let token = regex_like_token(&seen);
+    assert_eq!(token, None, "a build's token leaked");
+}
+
+/// `b-<26>.<32 hex>` anywhere in a text.
+fn regex_like_token(text: &str) -> Option<String> {
+    text.match_indices("b-").find_map(|(i, _)| {
+        let t = text.get(i..i + 61)?;
+        let (id, tag) = t.split_once('.')?;
+        let hex = tag.len() == 32 && tag.bytes().all(|b| b.is_ascii_hexdigit());
+        (id.len() == 28 && hex).then(|| t.to_owned())
+    })
+}
+
+/// M1 M11 M33: EDK2's own PXE client, TFTP carries the loader; two at once;
+/// a stranger. Store SQLite.
+#[test]
+fn a_bios_and_a_uefi_node_install_at_once_while_a_stranger_gets_nothing() {
+    let rack = Rack::up("e2etwo", &[Bios, Uefi, Bios], None);
+    // node03 is on the wire and not in the inventory.
+    rack.ok(&["nodes", "rm", "node03"]);
+    rack.lab.tell(2, "boot set pxe").unwrap();
+    rack.lab.tell(2, "power set 1").unwrap();
+    let found = |r: &Rack| r.ok(&["nodes", "discovered"]).contains("52:54:00:77:00:0d");
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !found(&rack) {
+        assert!(std::time::Instant::now() < end, "the stranger is not listed");
+        std::thread::sleep(std::time::Duration::from_millis(300));
+    }
+    rack.lab.tell(2, "power set 0").unwrap();
+    let events = rack.ok(&["log", "--limit", "1000"]);
+    assert!(!events.contains("address=10.77.0.13 client"), "a stranger got an offer");
+
+    let builds = [rack.install("node01", "base"), rack.install("node02", "base")];
+    for b in &builds {
+        rack.must_deploy(b);
+    }
+    let tftp = rack.ok(&["log", "--node", "node02", "--action", "tftp.done"]);
+    assert!(tftp.contains("snponly.efi"), "TFTP carried the loader: {tftp}");
+    assert_eq!(rack.ssh("node02", "hostname").trim(), "node02");
+    rack.ok(&["log", "--verify"]);
+}
+
+/// The server killed in three phases; then a BMC that forgets.
+#[test]
+fn a_killed_server_loses_nothing_and_a_bmc_that_forgets_is_armed_again() {
+    let mut rack = Rack::up("e2ekill", &[Bios], None);
+    let id = rack.install("node01", "base");
+    for phase in ["installer", "image", "first-boot"] {
+        rack.wait_phase(&id, phase);
+        rack.kill_server();
+        rack.start_server();
+    }
+    rack.must_deploy(&id);
+    assert_eq!(rack.boots(0), ["network", "disk"], "no second install");
+    rack.ok(&["log", "--verify"]);
+
+    rack.fault(0, "bmc-forgets on");
+    let id = rack.install("node01", "base");
+    let seen = |b: &Value| b["attempt"] == 2;
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    while !seen(&rack.build(&id)) {
+        assert!(std::time::Instant::now() < end, "{}", rack.story(&id));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    rack.fault(0, "bmc-forgets off");
+    // The second attempt may have been armed before the fault was gone: then
+    // the third boot is the good one.
+    let b = rack.must_deploy(&id);
+    assert!(b["phases"].to_string().contains("did not honour"), "{b}");
+}
+
+/// Six ways to fail, each with its reason, within its deadline.
+#[test]
+fn every_failure_ends_with_its_reason() {
+    let mut rack = Rack::up("e2efail", &[Bios], None);
+    rack.add_profile("broken", "#!/bin/sh\necho no such package >&2\nexit 1\n", "#!/bin/sh\n");
+    rack.add_profile("unwell", "#!/bin/sh\n", "#!/bin/sh\necho engine is down\nexit 3\n");
+    let fails = |rack: &Rack, profile: &str, phase: &str, words: &[&str], limit: u64| {
+        let id = rack.install("node01", profile);
+        let b = rack.wait_end(&id, limit);
+        let reason = b["reason"].as_str().unwrap_or_default().to_owned();
+        eprintln!("{phase}: {reason}");
+        assert_eq!(
+            (b["outcome"].as_str(), b["phase"].as_str()),
+            (Some("failed"), Some(phase)),
+            "{}",
+            rack.story(&id)
+        );
+        for w in words {
+            assert!(reason.contains(w), "{reason:?} does not say {w:?}");
+        }
+        let n = rack.json(&["nodes", "show", "node01"]);
+        assert_eq!(n["status"]["life"], "failed");
+    };
+
+    rack.fault(0, "bmc-silent on");
+    fails(&rack, "base", "power", &["10.77.1.11:623", "does not answer"], 60);
+    rack.fault(0, "bmc-silent off");
+
+    rack.fault(0, "cable-cut on");
+    fails(&rack, "base", "dhcp", &["first DHCP packet", "2 times"], 120);
+    rack.fault(0, "cable-cut off");
+
+    rack.fault(0, "second-disk on");
+    fails(&rack, "base", "disk", &["NODE01-d0", "NODE01-d1"], 120);
+    rack.fault(0, "second-disk off");
+
+    fails(&rack, "broken", "profile", &["10-it.sh", "no such package"], 200);
+
+    // A wrong bit in the image. The catalogue is another one, so that the
+    // shared one stays whole.
+    let home = std::env::var("HOME").unwrap_or_else(|_| "/root".into());
+    let images = rack.dir.path().join("images");
+    std::fs::create_dir(&images).unwrap();
+    let good = format!("{home}/.cache/provision/images/debian-12");
+    copy(good.as_ref(), &images.join("debian-12"));
+    let data = images.join("debian-12/rootfs.zst");
+    let mut bytes = std::fs::read(&data).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&data, bytes).unwrap();
+    rack.kill_server();
+    rack.configure(&images, None, "");
+    rack.start_server();
+    fails(&rack, "base", "image", &["sha256"], 120);
+    copy(format!("{good}/rootfs.zst").as_ref(), &data);
+
+    fails(&rack, "unwell", "verify", &["exit code 3", "engine is down"], 300);
+    rack.ok(&["log", "--verify"]);
+
+    // M3 M27: wrong words are refused before anything is touched.
+    let boots = rack.boots(0).len();
+    for (args, word) in [
+        (&["install", "node01", "--profile", "dokcer"][..], "docker"),
+        (&["install", "node01", "--profile", "base", "--image", "debian-99"], "debian-12"),
+        (&["install", "node77", "--profile", "base"], "node77"),
+        (&["power", "node01", "restart"], "on, off, cycle"),
+    ] {
+        let out = rack.run(args);
+        let err = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(2), "{args:?}: {err}");
+        assert!(err.contains(word), "{args:?}: {err}");
+    }
+    assert_eq!(rack.boots(0).len(), boots);
+    let out = Command::new(env!("CARGO_BIN_EXE_provision"))
+        .args(["--server", "unix:/nonexistent/api.sock", "nodes"])
+        .output()
+        .unwrap();
+    assert_eq!(out.status.code(), Some(3));
+}
