@@ -204,3 +204,96 @@ fn every_failure_ends_with_its_reason() {
         .unwrap();
     assert_eq!(out.status.code(), Some(3));
 }
+
+/// M8 M11 M12: who may ask for what, over TLS and the boot network; paths
+/// lead nowhere else; a file with one wrong node adds none.
+#[test]
+fn the_api_and_the_boot_network_give_nothing_to_who_may_not_have_it() {
+    let rack = Rack::up("e2eapi", &[Bios], None);
+    let curl = |args: &[&str]| {
+        let out = rack
+            .lab
+            .command("curl")
+            .args(["-sk", "--path-as-is", "-o", "-", "-w", "\n%{http_code}"])
+            .args(args)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let (body, code) = text.rsplit_once('\n').unwrap();
+        (code.to_owned(), body.to_owned())
+    };
+    let api = "https://10.77.0.1:8443/v1/nodes";
+    assert_eq!(curl(&[api]).0, "401");
+    assert_eq!(curl(&["-H", "Authorization: Bearer wrong", api]).0, "401");
+    let token = |name: &str, role: &str| {
+        let t = rack.ok(&["tokens", "add", name, "--role", role]);
+        format!("Authorization: Bearer {}", t.trim())
+    };
+    let (read, operate) = (token("eyes", "read"), token("hands", "operate"));
+    assert_eq!(curl(&["-H", &read, api]).0, "200");
+    let post = |h: &str, path: &str, body: &str| {
+        curl(&[
+            "-H",
+            h,
+            "-H",
+            "Content-Type: application/json",
+            "-d",
+            body,
+            &format!("{api}{path}"),
+        ])
+    };
+    assert_eq!(post(&read, "/node01/power", r#"{"command":"on"}"#).0, "403");
+    assert_eq!(post(&operate, "/node01/power", r#"{"command":"restart"}"#).0, "400");
+    assert_eq!(post(&operate, "/node01/install", r#"{"type":"ceph"}"#).0, "404");
+    assert_eq!(post(&operate, "", r#"{"name":"x","macs":["52:54:00:00:00:01"]}"#).0, "403");
+    assert_eq!(post(&operate, "/node01/power", r#"{"command":"on","x":1}"#).0, "422");
+    let huge = format!("{{\"command\":\"{}\"}}", "x".repeat(100_000));
+    assert_eq!(post(&operate, "/node01/power", &huge).0, "400");
+    let (code, op) = post(&operate, "/10.77.0.11/power", r#"{"command":"on"}"#);
+    assert_eq!(code, "202", "by address as well: {op}");
+    rack.ok(&["tokens", "revoke", "hands"]);
+    assert_eq!(curl(&["-H", &operate, api]).0, "401", "revoked at once");
+    let log = rack.ok(&["log", "--action", "api.refused"]);
+    assert!(log.contains("eyes"), "refusals are in the log: {log}");
+
+    // The boot network: nothing but what is served, and a build's files only
+    // to its node.
+    let boot = "http://10.77.0.1:8080";
+    for path in [
+        "/boot/loader/../../../etc/passwd",
+        "/boot/loader/%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+        "/images/debian-12/../../../etc/passwd",
+        "/images/..%2f..%2fetc/passwd",
+        "/images/debian-12/baked/..%2f../image.toml",
+        "/images/debian-12/image.toml%00",
+        "/boot/52-54-00-77-00-0b/script.ipxe",
+        "/node/plan",
+        "/v1/nodes",
+    ] {
+        let (code, body) = curl(&[&format!("{boot}{path}")]);
+        assert!(["400", "401", "404"].contains(&code.as_str()), "{path}: {code}");
+        assert!(!body.contains("root:"), "{path}");
+    }
+    let rootfs = format!("{boot}/images/debian-12/packages.txt");
+    let whole = curl(&[&rootfs]).1;
+    let part = curl(&["-r", "10-19", &rootfs]);
+    assert_eq!((part.0.as_str(), part.1.as_str()), ("206", &whole[10..20]));
+    assert_eq!(curl(&["-r", "999999999-", &rootfs]).0, "416");
+
+    // More nodes than addresses: all or none, with the line that is too much.
+    let many: String = (0..1000)
+        .map(|i| {
+            format!(
+                "[[node]]\nname = \"m{i}\"\nmac = \"02:00:00:00:{:02x}:{:02x}\"\n",
+                i / 256,
+                i % 256
+            )
+        })
+        .collect();
+    let file = rack.dir.path().join("many.toml");
+    std::fs::write(&file, &many).unwrap();
+    let out = rack.run(&["nodes", "import", file.to_str().unwrap()]);
+    let err = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(err.contains("many.toml:") && err.contains("widen network.range"), "{err}");
+    assert_eq!(rack.json(&["nodes"]).as_array().unwrap().len(), 1);
+}

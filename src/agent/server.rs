@@ -250,7 +250,7 @@ fn judge(
     let text = || -> String { String::from_utf8_lossy(&body).chars().take(300).collect() };
     match status.as_u16() {
         200..=299 => Ok(Try::Answer(body)),
-        401 | 403 | 404 | 410 => Err(ServerError::Over(format!("{status} to {what}"))),
+        401 | 403 | 410 => Err(ServerError::Over(format!("{status} to {what}"))),
         408 | 425 | 429 | 500..=599 => Ok(Try::Again(format!("answer {status}: {}", text()))),
         code => Err(ServerError::Refused { what: what.to_owned(), status: code, text: text() }),
     }

@@ -23,11 +23,18 @@ pub(super) async fn list(
     _: Caller,
     State(ctx): State<Arc<Ctx>>,
     Query(f): Query<Filter>,
-) -> Out<List<Build>> {
+) -> Result<Out<List<Build>>, Problem> {
     let v = ctx.rack.view();
-    let wanted = |b: &&Arc<Build>| f.node.as_ref().is_none_or(|n| b.node.as_str() == n);
+    let has = |n: &str| v.builds.values().any(|b| b.node.as_str() == n);
+    let name = match &f.node {
+        None => String::new(),
+        // A node that was removed keeps its record, under its name.
+        Some(n) if has(n) => n.clone(),
+        Some(n) => v.inventory.find(n)?.spec.name.to_string(),
+    };
+    let wanted = |b: &&Arc<Build>| name.is_empty() || b.node.as_str() == name;
     let newest = v.builds.values().rev().filter(wanted).take(f.limit.unwrap_or(50).min(1000));
-    Out(List { items: newest.map(|b| (**b).clone()).collect() })
+    Ok(Out(List { items: newest.map(|b| (**b).clone()).collect() }))
 }
 
 fn find(ctx: &Ctx, id: &str) -> Result<Arc<Build>, Problem> {

@@ -47,7 +47,10 @@ pub(super) async fn query(
 ) -> Result<Response, Problem> {
     let node = match &f.node {
         // The log outlives the inventory: a removed node can be asked for.
-        Some(n) => Some(n.parse().map_err(|e| Problem::bad(format!("{e}")))?),
+        Some(n) => Some(match ctx.rack.view().inventory.find(n) {
+            Ok(node) => node.spec.name.clone(),
+            Err(_) => n.parse().map_err(|e| Problem::bad(format!("{e}")))?,
+        }),
         None => None,
     };
     let since = f.since.as_deref().map(|s| parse_since(s, Time::now())).transpose()?;

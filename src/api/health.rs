@@ -43,7 +43,7 @@ pub(super) async fn metrics(State(ctx): State<Arc<Ctx>>) -> Response {
         let _ = writeln!(out, "provision_nodes{{state=\"{life}\"}} {n}");
     }
     let _ = writeln!(out, "# TYPE provision_builds_total counter\nprovision_builds_total {builds}");
-    let up = u8::from(ctx.rack.store_ok());
+    let up = u8::from(ctx.rack.store().health().await.is_ok());
     let _ = writeln!(out, "# TYPE provision_store_up gauge\nprovision_store_up {up}");
     let _ = writeln!(out, "# TYPE provision_packets_total counter");
     for (name, n) in (ctx.counters)() {

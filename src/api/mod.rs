@@ -17,6 +17,7 @@ pub mod nodes;
 pub mod operations;
 pub mod power;
 pub mod problem;
+pub mod tokens;
 
 pub use caller::{Caller, LocalPeer};
 pub use problem::Problem;
@@ -136,6 +137,8 @@ pub fn router(ctx: Arc<Ctx>) -> Router {
         .route("/v1/builds/{id}/explain", get(builds::explain_build))
         .route("/v1/builds/{id}/log", get(builds::log))
         .route("/v1/builds/{id}/files", get(builds::files))
+        .route("/v1/tokens", get(tokens::list).post(tokens::add))
+        .route("/v1/tokens/{name}", axum::routing::delete(tokens::revoke))
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

@@ -164,6 +164,9 @@ pub(super) async fn import(
     }
     let specs =
         ctx.rack.import(entries, &i.file, &ctx.config.network, &caller.name, secrets).await?;
+    let mut strangers = ctx.discovered.write().unwrap_or_else(PoisonError::into_inner);
+    specs.iter().flat_map(|n| &n.macs).for_each(|m| drop(strangers.remove(m)));
+    drop(strangers);
     Ok((StatusCode::CREATED, Out(List { items: specs })))
 }
 

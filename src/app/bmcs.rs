@@ -5,7 +5,7 @@ use crate::api::Bmcs;
 use crate::auth::MasterKey;
 use crate::auth::seal::Sealed;
 use crate::lifecycle::{Arm, Armed};
-use crate::model::{Node, NodeName, Secret};
+use crate::model::{Node, NodeName};
 use crate::power::{self, Limits, PowerControl, PowerError, PowerState};
 use crate::store::{Store, kind};
 use async_trait::async_trait;
@@ -71,7 +71,12 @@ impl Bmcs for StoredBmcs {
                 let sealed: Sealed = serde_json::from_value(d.value).map_err(|e| e.to_string())?;
                 self.key.open_sealed(&key, &sealed).map_err(|e| e.to_string())?
             }
-            None => Secret::new(""),
+            None => {
+                return Err(format!(
+                    "no BMC password of {name} is stored; give one with \
+                     `provision nodes set {name} --bmc-password-file FILE`"
+                ));
+            }
         };
         let bmc = power::connect(spec, password, Limits::default());
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), bmc.clone());

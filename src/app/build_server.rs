@@ -49,7 +49,7 @@ pub async fn run(config: Config) -> Result<()> {
     });
     let net = &config.network;
     let scripts = Scripts::new(config.templates_dir.clone(), view.server(), net.prefix, net.router);
-    for fault in scripts.lint() {
+    if let Some(fault) = scripts.lint().into_iter().next() {
         bail!("{fault}");
     }
     let boots: Arc<dyn Boots> = view.clone();

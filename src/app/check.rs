@@ -55,6 +55,14 @@ pub fn check(c: &Config) -> Result<()> {
     if std::fs::metadata(format!("/sys/class/net/{}", n.interface)).is_err() {
         faults.push(format!("there is no network interface {:?} on this machine", n.interface));
     }
+    for tool in ["mmdebstrap", "mke2fs", "unshare", "busybox"] {
+        let found = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+            .iter()
+            .any(|d| std::path::Path::new(d).join(tool).is_file());
+        if !found {
+            println!("note       {tool} is not installed: images cannot be built here");
+        }
+    }
     let (good, bad) = Profiles::open(&c.profiles_dir).list()?;
     let names: Vec<&str> = good.iter().map(|p| p.name.as_str()).collect();
     println!("profiles   {}", names.join(", "));

@@ -150,7 +150,9 @@ impl Recorder {
     fn meaning(&self, seen: Seen, batch: &mut Batch) -> Meaning {
         let now = Time::now();
         match seen {
-            Seen::Dhcp(s) => match s.node.clone() {
+            // A packet that was not answered names no node: it may be a known
+            // one's all the same.
+            Seen::Dhcp(s) => match s.node.clone().or_else(|| self.name_of(s.hints.mac)) {
                 Some(node) => self.dhcp(*s, node, now),
                 None => Meaning { event: self.stranger(&s, now, batch), inputs: Vec::new() },
             },
@@ -168,6 +170,10 @@ impl Recorder {
                 Meaning::default()
             }
         }
+    }
+
+    fn name_of(&self, mac: Mac) -> Option<NodeName> {
+        self.rack.view().inventory.by_mac(mac).map(|n| n.spec.name.clone())
     }
 
     fn is_installing(&self, node: &NodeName) -> bool {
@@ -202,7 +208,13 @@ impl Recorder {
         if let Some(f) = &s.boot_file {
             e = e.with("boot_file", f);
         }
-        let answered = matches!(s.kind, dhcp::SightingKind::Offer | dhcp::SightingKind::Ack);
+        // In proxy mode an operating system is not answered, and tells as much.
+        let answered = matches!(
+            s.kind,
+            dhcp::SightingKind::Offer
+                | dhcp::SightingKind::Ack
+                | dhcp::SightingKind::Ignored(dhcp::Reason::NotNetboot)
+        );
         let inputs = if answered { vec![(node, Input::Dhcp(s.hints.kind))] } else { Vec::new() };
         Meaning { event: Some(e), inputs }
     }

@@ -135,7 +135,7 @@ pub(super) async fn preseed(s: &Session, a: PreseedArgs) -> Result<(), Fail> {
     let files: List<Value> = s.client.get(&format!("/v1/builds/{}/files", b.id)).await?;
     let text = |v: &Value, k: &str| v.get(k).and_then(Value::as_str).unwrap_or_default().to_owned();
     let seen = |v: &&Value| text(v, "at").parse::<Time>().is_ok_and(|t| t <= at);
-    let last = files.items.iter().filter(seen).next_back();
+    let last = files.items.iter().rfind(seen);
     let Some(f) = last else {
         return Err(Fail::Use(format!("nothing had been rendered for {} by {at}", n.spec.name)));
     };

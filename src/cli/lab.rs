@@ -146,7 +146,7 @@ impl UpArgs {
         let firmware = |i: usize| match self.firmware {
             FirmwareArg::Bios => LabFirmware::Bios,
             FirmwareArg::Uefi => LabFirmware::Uefi,
-            FirmwareArg::Both if i % 2 == 0 => LabFirmware::Bios,
+            FirmwareArg::Both if i.is_multiple_of(2) => LabFirmware::Bios,
             FirmwareArg::Both => LabFirmware::Uefi,
         };
         Lab {
@@ -245,6 +245,9 @@ fn agent() -> Result<PathBuf, Fail> {
 async fn up(a: &UpArgs) -> Result<Lab, Fail> {
     root_only()?;
     let (lab, plan) = (a.lab(), a.plan()?);
+    if lab.dir.join("lab.json").exists() {
+        println!("taking down the rack {:?} that was there", lab.name);
+    }
     println!("raising rack {:?} in {}", lab.name, lab.dir.display());
     lab.up()?;
     lab.write_config(&plan)?;

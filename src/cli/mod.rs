@@ -12,6 +12,7 @@ pub mod log;
 pub mod nodes;
 pub mod output;
 pub mod power;
+pub mod tokens;
 pub mod watch;
 
 use crate::client::{Client, ClientError, Target};
@@ -93,6 +94,8 @@ enum Verb {
     Watch(watch::WatchArgs),
     /// Give up an operation; the machine is left as it is
     Cancel(watch::CancelArgs),
+    /// API tokens: who may ask for what
+    Tokens(tokens::TokensArgs),
     /// A virtual rack on this host
     Lab(lab::LabArgs),
     /// Shell completions
@@ -219,6 +222,7 @@ async fn act(cli: Cli) -> Result<(), Fail> {
         Verb::Log(a) => log::run(&s, a).await,
         Verb::Preseed(a) => builds::preseed(&s, a).await,
         Verb::Explain(a) => builds::explain(&s, a).await,
+        Verb::Tokens(a) => tokens::run(&s, a).await,
         Verb::Watch(a) => watch::run(&s, a).await,
         Verb::Cancel(a) => watch::cancel(&s, a).await,
         Verb::Lab(_) | Verb::Completions { .. } => Ok(()),

@@ -59,15 +59,15 @@ struct BmcArgs {
     /// Address of the BMC (iDRAC)
     #[arg(long)]
     bmc: Option<IpAddr>,
-    /// Its UDP port
-    #[arg(long, default_value_t = 623)]
-    bmc_port: u16,
+    /// Its UDP port; 623 unless said otherwise
+    #[arg(long)]
+    bmc_port: Option<u16>,
     /// User there
     #[arg(long)]
     bmc_user: Option<String>,
     /// ipmi (built in) or ipmitool
-    #[arg(long, default_value = "ipmi", value_parser = driver)]
-    bmc_driver: PowerDriver,
+    #[arg(long, value_parser = driver)]
+    bmc_driver: Option<PowerDriver>,
     /// File with the password, mode 0600; else PROVISION_BMC_PASSWORD
     #[arg(long)]
     bmc_password_file: Option<PathBuf>,
@@ -181,22 +181,35 @@ fn password_file(path: &Path) -> Result<String, Fail> {
 }
 
 impl BmcArgs {
-    fn spec(&self) -> Result<Option<BmcSpec>, Fail> {
-        match (self.bmc, &self.bmc_user) {
-            (Some(address), Some(user)) => Ok(Some(BmcSpec {
-                address,
-                port: self.bmc_port,
-                driver: self.bmc_driver,
-                user: user.clone(),
-            })),
-            (None, None) => Ok(None),
-            _ => Err(Fail::Use("--bmc and --bmc-user go together".into())),
+    /// The BMC as described here, on top of what is known of it.
+    fn spec(&self, known: Option<BmcSpec>) -> Result<Option<BmcSpec>, Fail> {
+        let nothing = self.bmc.is_none()
+            && self.bmc_user.is_none()
+            && self.bmc_port.is_none()
+            && self.bmc_driver.is_none();
+        if nothing {
+            return Ok(None);
         }
+        let known = known.as_ref();
+        let address = self.bmc.or(known.map(|k| k.address));
+        let user = self.bmc_user.clone().or(known.map(|k| k.user.clone()));
+        let (Some(address), Some(user)) = (address, user) else {
+            return Err(Fail::Use("a BMC needs both --bmc ADDRESS and --bmc-user USER".into()));
+        };
+        Ok(Some(BmcSpec {
+            address,
+            user,
+            port: self.bmc_port.or(known.map(|k| k.port)).unwrap_or(623),
+            driver: self.bmc_driver.or(known.map(|k| k.driver)).unwrap_or_default(),
+        }))
     }
 
+    /// The environment's password counts only when a BMC is named: it may
+    /// stand there for another node.
     fn password(&self) -> Result<Option<String>, Fail> {
         match &self.bmc_password_file {
             Some(f) => password_file(f).map(Some),
+            None if self.bmc.is_none() => Ok(None),
             None => Ok(std::env::var("PROVISION_BMC_PASSWORD").ok()),
         }
     }
@@ -242,7 +255,7 @@ pub(super) async fn run(s: &Session, a: NodesArgs) -> Result<(), Fail> {
             })
         }
         What::Add(a) => {
-            let (bmc, bmc_password) = (a.bmc.spec()?, a.bmc.password()?);
+            let (bmc, bmc_password) = (a.bmc.spec(None)?, a.bmc.password()?);
             let new = NewNode {
                 name: a.name,
                 macs: a.mac,
@@ -260,12 +273,14 @@ pub(super) async fn run(s: &Session, a: NodesArgs) -> Result<(), Fail> {
         }
         What::Import { file } => import(s, &file).await,
         What::Set(a) => {
+            let path = format!("/v1/nodes/{}", segment(&a.node));
+            let known: Node = s.client.get(&path).await?;
             let labels: BTreeMap<_, _> = a.label.into_iter().collect();
             let change = NodeChange {
                 macs: (!a.mac.is_empty()).then_some(a.mac),
                 address: a.address,
                 firmware: a.firmware,
-                bmc: a.bmc.spec()?,
+                bmc: a.bmc.spec(known.spec.bmc)?,
                 bmc_password: a.bmc.password()?,
                 disk: a.disk.hint(),
                 labels: (!labels.is_empty()).then_some(labels),
@@ -350,7 +365,16 @@ fn show(n: &Node) -> Table {
     row("macs", n.spec.macs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
     row("firmware", n.effective_firmware().to_string());
     if let Some(b) = &n.spec.bmc {
-        row("bmc", format!("{}:{} as {}", b.address, b.port, b.user));
+        let driver = format!("{:?}", b.driver).to_lowercase();
+        row("bmc", format!("{}:{} as {} by {driver}", b.address, b.port, b.user));
+    }
+    if n.spec.disk.is_empty() {
+        row("disk hint", "none: the node must have one disk".into());
+    } else {
+        row("disk hint", serde_json::to_string(&n.spec.disk).unwrap_or_default());
+    }
+    if n.spec.spare {
+        row("spare", "yes".into());
     }
     for (k, v) in &n.spec.labels {
         row("label", format!("{k}={v}"));

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// `provision watch`
 #[derive(clap::Args)]
 pub struct WatchArgs {
-    /// Operations, as `install` and `power` print them
+    /// Operations, as `install --no-wait` prints them
     #[arg(required = true)]
     operations: Vec<String>,
 }

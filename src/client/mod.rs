@@ -130,7 +130,9 @@ impl Client {
         let detail = serde_json::from_str::<crate::api::Problem>(&text)
             .map_or_else(|_| format!("{status}: {text}"), |p| p.detail);
         Err(match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ClientError::Refused(detail),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::SERVICE_UNAVAILABLE => {
+                ClientError::Refused(detail)
+            }
             s if s.is_client_error() => ClientError::Wrong(detail),
             _ => ClientError::Server(detail),
         })

@@ -41,7 +41,7 @@ pub struct Network {
     pub router: Option<Ipv4Addr>,
     /// Name servers told to nodes.
     pub dns: Vec<Ipv4Addr>,
-    /// Time servers told to nodes; our own address unless said otherwise.
+    /// Time servers told to nodes.
     pub ntp: Vec<Ipv4Addr>,
     /// Domain of the nodes.
     pub domain: String,
@@ -239,7 +239,7 @@ fn network(n: wire::Network) -> Result<Network, Fault> {
         range: *n.range.get_ref(),
         router: n.router.as_ref().map(|r| *r.get_ref()),
         dns: n.dns,
-        ntp: if n.ntp.is_empty() { vec![*n.address.get_ref()] } else { n.ntp },
+        ntp: n.ntp,
         domain: n.domain,
         search: n.search,
         relays: n.relays,
@@ -260,6 +260,9 @@ fn network(n: wire::Network) -> Result<Network, Fault> {
     }
     if lo > hi {
         return fault(n.range.span(), format!("range {lo} to {hi} ends before it begins"));
+    }
+    if let Some(r) = out.router.filter(|r| (lo..=hi).contains(r) && *r != out.address) {
+        return fault(n.range.span(), format!("the router {r} is inside the range; leave it out"));
     }
     if (lo..=hi).contains(&out.address) {
         let m = format!("the server's own address {} is inside the range", out.address);
@@ -317,6 +320,16 @@ fn install(i: wire::Install, base: &Path) -> Result<Install, Fault> {
         && (z.get_ref().contains("..") || z.get_ref().starts_with('/'))
     {
         return fault(z.span(), "timezone is a name such as Etc/UTC or Africa/Johannesburg");
+    }
+    let zones = Path::new("/usr/share/zoneinfo");
+    if let Some(z) = &i.timezone
+        && zones.is_dir()
+        && !zones.join(z.get_ref()).is_file()
+    {
+        return fault(
+            z.span(),
+            format!("there is no time zone {:?}; see `timedatectl list-timezones`", z.get_ref()),
+        );
     }
     let agent = i.agent.map_or_else(
         || {

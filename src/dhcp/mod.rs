@@ -4,10 +4,10 @@
 //! A packet goes `packet` (tolerant decode) → `decide` (pure: RFC 2131
 //! §4.3, PXE, proxyDHCP) → `reply` (encode, where to send); `answer` is the
 //! three in one. `server` is the loop around it over `socket`, and `probe`
-//! looks for a rival server before we begin. The module may use `model` and nothing else of this
-//! crate: who is known and what they boot comes through [`Directory`], what
-//! happened goes out through [`Sink`]. `app` builds it, `netboot` implements
-//! the directory. It keeps no leases: the inventory gives each machine one
+//! looks for a rival server before we begin. The module may use `model` and
+//! nothing else of this crate: who is known and what they boot comes through
+//! [`Directory`], what happened goes out through [`Sink`]; `app` implements
+//! both. It keeps no leases: the inventory gives each machine one
 //! address, keyed by its MAC and never by client id (installers, loaders and
 //! installed systems send different ones), so there is nothing to store.
 

@@ -50,7 +50,7 @@ pub enum SourcesError {
     /// Nothing of the distribution in the configuration.
     #[error(
         "apt on this host has no Debian archive with component 'main' \
-         (looked in sources.list and sources.list.d): set 'mirror' in the configuration"
+         (looked in sources.list and sources.list.d): add one there"
     )]
     None,
 }

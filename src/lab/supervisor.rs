@@ -243,10 +243,7 @@ fn watch(shared: &Shared, generation: u64, qmp: &std::path::Path) {
         if hw.generation != generation {
             return;
         }
-        let ended = match hw.qemu.as_mut().map(Child::try_wait) {
-            Some(Ok(None)) => false,
-            _ => true,
-        };
+        let ended = !matches!(hw.qemu.as_mut().map(Child::try_wait), Some(Ok(None)));
         if ended || Instant::now() > end {
             power_off(&mut hw);
             if restart && let Err(why) = power_on(shared, &mut hw) {

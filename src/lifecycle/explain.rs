@@ -71,6 +71,13 @@ fn summary(b: &Build, events: &[Event], now: Time) -> String {
                 b.node, b.phase
             )
         }
+        (BuildOutcome::Cancelled, Some(t), _) => format!(
+            "{} was given up in phase {} after {} s: {}",
+            b.node,
+            b.phase,
+            took(t),
+            b.reason.as_deref().unwrap_or("cancelled")
+        ),
         (_, Some(t), _) => format!(
             "{} failed in phase {} after {} s, at attempt {}: {}",
             b.node,

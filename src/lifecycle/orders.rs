@@ -194,6 +194,9 @@ impl Rack {
         let mut batch = secrets;
         for e in &entries {
             let node = Node::new(e.spec.clone());
+            for m in &e.spec.macs {
+                batch = batch.delete(kind::DISCOVERED, &m.to_string());
+            }
             batch = batch
                 .put(kind::NODE, e.spec.name.as_str(), &node, Expect::Absent)?
                 .event(added(now, actor, &e.spec));

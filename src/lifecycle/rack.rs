@@ -237,6 +237,12 @@ impl Rack {
         self.commit(batch).await?;
         {
             let mut v = self.view_mut();
+            // What `note` wrote while the store was being written stays.
+            if let Some(now_is) = v.inventory.get(&node.spec.name) {
+                node.status.facts.clone_from(&now_is.status.facts);
+                node.status.firmware_seen = now_is.status.firmware_seen;
+                node.status.last_seen = node.status.last_seen.max(now_is.status.last_seen);
+            }
             v.builds.insert(id.clone(), Arc::new(build));
             v.inventory.put(node.clone());
             if let Some(o) = operation {

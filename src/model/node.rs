@@ -46,7 +46,7 @@ pub enum Arch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PowerDriver {
-    /// Built in, on ipmi-rs: IPMI 2.0 RMCP+, cipher suite 3.
+    /// Built in: IPMI 2.0 RMCP+, cipher suite 17, else 3.
     #[default]
     Ipmi,
     /// The `ipmitool` program: cipher suite 17 and odd BMCs.

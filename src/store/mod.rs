@@ -9,7 +9,7 @@
 //!
 //! `sqlite` is the default, `redis` is for several servers, `memory` is for
 //! tests. All three pass the one contract in `tests/store_contract.rs`.
-//! Callers are `lifecycle`, `auth` and `app`; nothing here knows what the
+//! Callers are `lifecycle`, `api` and `app`; nothing here knows what the
 //! documents mean.
 
 pub mod memory;
@@ -32,7 +32,7 @@ pub mod kind {
     pub const DISCOVERED: &str = "discovered";
     /// Sealed secrets, by name.
     pub const SECRET: &str = "secret";
-    /// API tokens (digests), by name.
+    /// API tokens, by digest.
     pub const TOKEN: &str = "token";
     /// Rendered boot files, by build and time.
     pub const RENDERING: &str = "rendering";

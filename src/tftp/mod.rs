@@ -7,8 +7,7 @@
 //! on its own task and socket; `server` admits requests and drops the idlest
 //! transfer when there are too many; `root` serves a directory. The module
 //! may use nothing else of this crate: files come from a [`Source`], what
-//! happened goes to a [`Sink`]; `netboot` implements both, `app` builds the
-//! server. `docs/decisions/tftp.md` says why it is not async-tftp.
+//! happened goes to a [`Sink`]; `app` implements both. `docs/decisions/tftp.md` says why it is not async-tftp.
 
 pub mod packet;
 pub mod path;

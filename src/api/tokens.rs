@@ -1,0 +1,99 @@
+//! `/v1/tokens`: made, listed, revoked. A token is shown once, when it is
+//! made; what is kept is its digest.
+
+use super::problem::Json;
+use super::{Caller, Ctx, List, Problem, demand};
+use crate::auth::{Role, TokenRecord, token};
+use crate::model::{NewEvent, Outcome, Time};
+use crate::store::{Batch, Expect, kind};
+use axum::Json as Out;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use std::sync::{Arc, PoisonError};
+
+/// A token to make.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// Who it is for: the actor in events. 1 to 32 printable characters.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// A token just made.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MadeToken {
+    /// Its name.
+    pub name: String,
+    /// Its role.
+    pub role: Role,
+    /// The token; not shown again.
+    pub token: String,
+}
+
+pub(super) async fn list(
+    caller: Caller,
+    State(ctx): State<Arc<Ctx>>,
+) -> Result<Out<List<TokenRecord>>, Problem> {
+    demand(&ctx, &caller, Role::Admin, "listing tokens").await?;
+    let all = ctx.tokens.read().unwrap_or_else(PoisonError::into_inner);
+    let mut items: Vec<TokenRecord> = all.values().cloned().collect();
+    items.sort_by_key(|t| t.made);
+    Ok(Out(List { items }))
+}
+
+pub(super) async fn add(
+    caller: Caller,
+    State(ctx): State<Arc<Ctx>>,
+    Json(n): Json<NewToken>,
+) -> Result<(StatusCode, Out<MadeToken>), Problem> {
+    demand(&ctx, &caller, Role::Admin, "making a token").await?;
+    if n.name.is_empty() || n.name.len() > 32 || n.name.chars().any(char::is_control) {
+        return Err(Problem::bad("a token's name is 1 to 32 printable characters"));
+    }
+    let taken = {
+        let all = ctx.tokens.read().unwrap_or_else(PoisonError::into_inner);
+        all.values().any(|t| t.name == n.name)
+    };
+    if taken {
+        let m = format!("there is a token named {:?}; revoke it first", n.name);
+        return Err(Problem::new(StatusCode::CONFLICT, m));
+    }
+    let (secret, digest) = token::generate()?;
+    let record = TokenRecord { name: n.name.clone(), role: n.role, made: Time::now() };
+    let event = NewEvent::new(Time::now(), &caller.name, "token.make", Outcome::Ok)
+        .with("name", &n.name)
+        .with("role", n.role);
+    let batch =
+        Batch::new().put(kind::TOKEN, &digest.to_string(), &record, Expect::Absent)?.event(event);
+    ctx.rack.commit(batch).await?;
+    ctx.tokens.write().unwrap_or_else(PoisonError::into_inner).insert(digest, record);
+    let made = MadeToken { name: n.name, role: n.role, token: secret.expose().to_owned() };
+    Ok((StatusCode::CREATED, Out(made)))
+}
+
+pub(super) async fn revoke(
+    caller: Caller,
+    State(ctx): State<Arc<Ctx>>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    demand(&ctx, &caller, Role::Admin, "revoking a token").await?;
+    let digests: Vec<_> = {
+        let all = ctx.tokens.read().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|(_, t)| t.name == name).map(|(d, _)| *d).collect()
+    };
+    if digests.is_empty() {
+        return Err(Problem::not_found(format!("there is no token named {name:?}")));
+    }
+    let event = NewEvent::new(Time::now(), &caller.name, "token.revoke", Outcome::Ok);
+    let mut batch = Batch::new().event(event.with("name", &name));
+    for d in &digests {
+        batch = batch.delete(kind::TOKEN, &d.to_string());
+    }
+    ctx.rack.commit(batch).await?;
+    let mut all = ctx.tokens.write().unwrap_or_else(PoisonError::into_inner);
+    digests.iter().for_each(|d| drop(all.remove(d)));
+    Ok(StatusCode::NO_CONTENT)
+}
