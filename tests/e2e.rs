@@ -129,8 +129,9 @@ fn a_killed_server_loses_nothing_and_a_bmc_that_forgets_is_armed_again() {
 #[test]
 fn every_failure_ends_with_its_reason() {
     let mut rack = Rack::up("e2efail", &[Bios], None);
-    rack.add_profile("broken", "#!/bin/sh\necho no such package >&2\nexit 1\n", "#!/bin/sh\n");
-    rack.add_profile("unwell", "#!/bin/sh\n", "#!/bin/sh\necho engine is down\nexit 3\n");
+    let sh = |rest: &str| format!("#!/bin/sh\nset -eu\n{rest}\n");
+    rack.add_profile("broken", &sh("echo no such package >&2\nexit 1"), &sh("true"));
+    rack.add_profile("unwell", &sh("true"), &sh("echo engine is down\nexit 3"));
     let fails = |rack: &Rack, profile: &str, phase: &str, words: &[&str], limit: u64| {
         let id = rack.install("node01", profile);
         let b = rack.wait_end(&id, limit);
