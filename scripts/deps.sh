@@ -2,6 +2,11 @@
 # Installs what building, testing and the virtual rack need, once. Debian 12.
 set -euo pipefail
 
+if ! cargo --version >/dev/null 2>&1; then
+  echo "cargo is not there: Provision needs Rust 1.90 or later with rustfmt and clippy (rustup)" >&2
+  exit 1
+fi
+
 packages=(
   build-essential pkg-config ca-certificates curl git jq
   # the virtual rack

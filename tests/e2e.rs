@@ -298,3 +298,51 @@ fn the_api_and_the_boot_network_give_nothing_to_who_may_not_have_it() {
     assert!(err.contains("many.toml:") && err.contains("widen network.range"), "{err}");
     assert_eq!(rack.json(&["nodes"]).as_array().unwrap().len(), 1);
 }
+
+/// M5: Redis goes away under a running server.
+#[test]
+fn without_redis_commands_are_refused_and_boots_go_on_until_it_is_back() {
+    let mut redis = RedisServer::start();
+    let rack = Rack::up("e2eredis", &[Bios], Some(&redis.local_url()));
+    let ready = || {
+        let out = rack
+            .lab
+            .command("curl")
+            .args(["-sk", "https://10.77.0.1:8443/readyz"])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    assert_eq!(ready(), "ready\n");
+    redis.stop();
+    assert!(ready().contains("cannot be used now"), "{}", ready());
+    let out = rack.run(&["power", "node01", "on"]);
+    let err = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(3), "{err}");
+    assert!(err.contains("nothing was done"), "{err}");
+    assert!(rack.boots(0).is_empty(), "the machine was not touched");
+    let log = std::fs::read_to_string(rack.lab.dir.join("build-server.log")).unwrap();
+    assert!(log.contains("the store cannot be used"), "{log}");
+
+    // A known node still gets its address and is told to boot its disk.
+    rack.lab.tell(0, "boot set pxe").unwrap();
+    rack.lab.tell(0, "power set 1").unwrap();
+    let console = rack.lab.node_dir(0).join("console.log");
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let told = || {
+        let bytes = std::fs::read(&console).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).contains("node01 starts from its disk")
+    };
+    while !told() {
+        assert!(std::time::Instant::now() < end, "the boot was not served");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+
+    redis.start_again();
+    while ready() != "ready\n" {
+        assert!(std::time::Instant::now() < end, "did not recover: {}", ready());
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    rack.ok(&["power", "node01", "off"]);
+    rack.ok(&["log", "--verify"]);
+}

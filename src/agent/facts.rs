@@ -60,6 +60,10 @@ fn disk(path: &Path, name: &str) -> Option<DiskFacts> {
     let text = |file: &str| read_path(&path.join(file));
     let first =
         |files: &[&str]| files.iter().map(|f| text(f)).find(|t| !t.is_empty()).unwrap_or_default();
+    // The paths of a multipath NVMe disk: the disk itself is listed beside.
+    if text("hidden") == "1" {
+        return None;
+    }
     let bytes = text("size").parse::<u64>().ok()? * 512;
     if bytes == 0 {
         return None;

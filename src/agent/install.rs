@@ -13,7 +13,7 @@ use super::{
     profile, restart, stream,
 };
 use crate::model::node::DiskFacts;
-use crate::model::plan::{BootMethod, FailureReport, InstallPlan, InstalledReport};
+use crate::model::plan::{BootMethod, FailureReport, InstallPlan, InstalledReport, PhaseReport};
 use crate::model::{Digest, Facts, Firmware, Phase};
 use rustix::mount::{MountFlags, mount};
 use std::fs;
@@ -172,8 +172,17 @@ fn install(
         .map_err(|e| AgentError::failed(Phase::Disk, e))?;
     let firmware = facts.firmware;
     say(format_args!("disk: {}", describe(disk)));
-    // The last moment at which nothing has been touched.
+    // The last moment at which nothing has been touched: the server itself is
+    // asked, since a build may have been given up while the network was away,
+    // and what the reporter knows may be old.
     reporter.check()?;
+    let touching = PhaseReport {
+        phase: Phase::Disk,
+        bytes: 0,
+        total: 0,
+        message: Some(format!("partitioning {}", describe(disk))),
+    };
+    server.post("/node/phase", &touching).map_err(|e| e.in_phase(Phase::Disk))?;
     let device = Path::new("/dev").join(&disk.name);
     let partitions = partition::partition(&device, firmware != Firmware::Uefi)
         .in_phase(Phase::Disk, &device.display().to_string())?;
@@ -249,6 +258,11 @@ fn finish(
     let log_offset = journal::with(|j| j.close());
     write_config(&mut target, plan, server, log_offset).in_phase(phase, "agent")?;
     target.finish().in_phase(phase, "writing everything to the disk")?;
+    // The file system was written without barriers: what the disk holds in its
+    // own cache must be on its medium before anybody is told so.
+    fs::File::open(Path::new("/dev").join(&disk.name))
+        .and_then(|d| d.sync_all())
+        .in_phase(phase, "flushing the disk")?;
     step("unmounted");
     reporter.flush(Duration::from_secs(20));
     report_installed(server, disk, firmware, manifest, host_keys)?;

@@ -5,7 +5,7 @@ use crate::api::Bmcs;
 use crate::auth::MasterKey;
 use crate::auth::seal::Sealed;
 use crate::lifecycle::{Arm, Armed};
-use crate::model::{Node, NodeName};
+use crate::model::{BmcSpec, Node, NodeName};
 use crate::power::{self, Limits, PowerControl, PowerError, PowerState};
 use crate::store::{Store, kind};
 use async_trait::async_trait;
@@ -14,13 +14,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
+/// What the BMC was when it was opened, and the way to it.
+type Handle = (BmcSpec, Arc<dyn PowerControl>);
+
 /// See the module.
 pub struct StoredBmcs {
     store: Arc<dyn Store>,
     key: Arc<MasterKey>,
     /// For one arming, tries included.
     limit: Duration,
-    open: Mutex<HashMap<NodeName, Arc<dyn PowerControl>>>,
+    open: Mutex<HashMap<NodeName, Handle>>,
 }
 
 impl StoredBmcs {
@@ -60,10 +63,14 @@ impl StoredBmcs {
 impl Bmcs for StoredBmcs {
     async fn open(&self, node: &Node) -> Result<Arc<dyn PowerControl>, String> {
         let name = &node.spec.name;
-        if let Some(b) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
-            return Ok(b.clone());
-        }
         let spec = node.spec.bmc.as_ref().ok_or_else(|| format!("{name} has no BMC"))?;
+        let known = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        // A handle on another address could cycle another machine.
+        if let Some((of, bmc)) = known
+            && of == *spec
+        {
+            return Ok(bmc);
+        }
         let key = format!("bmc/{name}");
         let doc = self.store.get(kind::SECRET, &key).await.map_err(|e| e.to_string())?;
         let password = match doc {
@@ -79,7 +86,10 @@ impl Bmcs for StoredBmcs {
             }
         };
         let bmc = power::connect(spec, password, Limits::default());
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), bmc.clone());
+        self.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.clone(), (spec.clone(), bmc.clone()));
         Ok(bmc)
     }
 
@@ -93,7 +103,9 @@ impl Arm for StoredBmcs {
     async fn arm_and_power(&self, node: &Node) -> Armed {
         let bmc = match self.open(node).await {
             Ok(b) => b,
-            Err(reason) => return Armed::Failed { reason, again: false },
+            // The store may only be away; a password that is missing fails
+            // again at the next attempt, with the same words.
+            Err(reason) => return Armed::Failed { reason, again: true },
         };
         let end = Instant::now() + self.limit;
         let mut pause = Duration::from_secs(1);

@@ -129,6 +129,7 @@ pub async fn run(config: Config) -> Result<()> {
     let started = NewEvent::new(Time::now(), "server", "server.start", Outcome::Ok)
         .with("version", env!("CARGO_PKG_VERSION"));
     rack.log(vec![started]).await?;
+    rack.take_up().await;
 
     if let Some(d) = dhcp {
         let s = stop.clone();
@@ -220,16 +221,18 @@ async fn tokens(store: &dyn Store, dir: &Path) -> Result<HashMap<Digest, TokenRe
         all.insert(doc.key.parse()?, serde_json::from_value(doc.value)?);
     }
     let file = dir.join("admin.token");
-    if all.is_empty() || !file.exists() {
+    // The local socket is the way back in for root: no second token is made
+    // because the file was taken away.
+    if !all.values().any(|t: &TokenRecord| t.role == Role::Admin) {
         let (secret, digest) = token::generate()?;
         let record = TokenRecord { name: "admin".into(), role: Role::Admin, made: Time::now() };
-        tls::write_private(&file, format!("{}\n", secret.expose()).as_bytes())?;
         let made = NewEvent::new(Time::now(), "server", "token.make", Outcome::Ok)
             .with("name", "admin")
             .with("role", Role::Admin);
         let batch =
             Batch::new().put(kind::TOKEN, &digest.to_string(), &record, Expect::Any)?.event(made);
         store.commit(batch).await?;
+        tls::write_private(&file, format!("{}\n", secret.expose()).as_bytes())?;
         all.insert(digest, record);
     }
     Ok(all)

@@ -56,7 +56,7 @@ pub(super) async fn run(s: &Session, a: InstallArgs) -> Result<(), Fail> {
     for n in &a.nodes {
         nodes.push(s.client.get::<Node>(&format!("/v1/nodes/{}", segment(n))).await?);
     }
-    if !a.yes && std::io::stdin().is_terminal() && !s.out.is_json() {
+    if !a.yes && std::io::stdin().is_terminal() {
         for n in &nodes {
             eprintln!("{}: {} will be wiped (now {})", n.spec.name, disk_of(n), n.status.life);
         }
@@ -79,8 +79,10 @@ pub(super) async fn run(s: &Session, a: InstallArgs) -> Result<(), Fail> {
             Err(e) => eprintln!("provision: {}: {e}", n.spec.name),
         }
     }
+    let all = ops.len() == nodes.len();
+    let not_all = || Fail::Operation("not all nodes could be started".into());
     if a.no_wait {
-        return s.out.show(&ops, |ops| {
+        s.out.show(&ops, |ops| {
             let mut t = super::output::Table::new(&["node", "operation", "build"]);
             for o in ops {
                 let name = o.node.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -88,9 +90,9 @@ pub(super) async fn run(s: &Session, a: InstallArgs) -> Result<(), Fail> {
                 t.row(&[name, o.id.to_string(), build]);
             }
             t
-        });
+        })?;
+        return if all { Ok(()) } else { Err(not_all()) };
     }
-    let all = ops.len() == nodes.len();
     watch(s, ops).await?;
-    if all { Ok(()) } else { Err(Fail::Operation("not all nodes could be started".into())) }
+    if all { Ok(()) } else { Err(not_all()) }
 }

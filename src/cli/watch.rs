@@ -127,7 +127,7 @@ pub async fn watch(s: &Session, ops: Vec<Operation>) -> Result<(), Fail> {
         _ = tokio::signal::ctrl_c() => {
             shown.iter().filter_map(|x| x.bar.as_ref()).for_each(ProgressBar::abandon);
             eprintln!("\nit goes on without you; come back with: provision watch {}", ids.join(" "));
-            return Ok(());
+            return Err(Fail::Operation("not waited for".into()));
         }
     }
     if s.out.is_json() {

@@ -87,6 +87,8 @@ pub struct Taken {
     pub macs: BTreeMap<Mac, NodeName>,
     /// Addresses.
     pub addresses: BTreeMap<Ipv4Addr, NodeName>,
+    /// BMCs: two nodes on one would cycle each other.
+    pub bmcs: BTreeMap<(IpAddr, u16), NodeName>,
 }
 
 impl Taken {
@@ -95,6 +97,9 @@ impl Taken {
         self.names.insert(n.name.clone());
         self.macs.extend(n.macs.iter().map(|m| (*m, n.name.clone())));
         self.addresses.insert(n.address, n.name.clone());
+        if let Some(b) = n.bmc.as_ref().filter(|b| b.driver != PowerDriver::Fake) {
+            self.bmcs.insert((b.address, b.port), n.name.clone());
+        }
     }
 }
 
@@ -178,6 +183,12 @@ pub fn admit(spec: &mut NodeSpec, net: &Network, taken: &Taken) -> Result<(), St
         return Err(format!(
             "BMC user of {name} must be 1 to 16 printable characters (IPMI's limit)"
         ));
+    }
+    if let Some(b) = &spec.bmc
+        && let Some(other) = taken.bmcs.get(&(b.address, b.port))
+    {
+        let at = format!("{}:{}", b.address, b.port);
+        return Err(format!("BMC {at} of {name} is {other}'s; powering one would cycle the other"));
     }
     if spec.labels.len() > 64
         || spec.labels.iter().any(|(k, v)| {

@@ -4,6 +4,7 @@
 
 use super::{Lab, LabError, io_at};
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -68,6 +69,8 @@ fn uplink(lab: &Lab) -> Result<(), LabError> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(out)
+        // Ctrl-C in the terminal is not for it.
+        .process_group(0)
         .spawn()
         .map_err(|e| LabError::Tool { what: "slirp4netns".into(), why: e.to_string() })?;
     let pid = lab.dir.join("slirp.pid");

@@ -7,6 +7,7 @@
 //! - `rack`: the driver. It takes one input at a time, commits the change and
 //!   its events together, and only then shows the change and carries out the
 //!   effects. What it holds in memory is what the store holds.
+//! - `recover`: deadlines, and coming back after a restart or an outage.
 //! - `orders`: installs, cancelling, power, and the inventory's changes, as
 //!   people ask for them.
 //! - `explain`: a build's timeline, and what it waits for.
@@ -19,6 +20,7 @@ pub mod inventory;
 pub mod machine;
 pub mod orders;
 pub mod rack;
+pub mod recover;
 
 pub use inventory::Inventory;
 pub use machine::Input;

@@ -2,7 +2,8 @@
 //! the inventory. Each is one commit with its events, or a refusal that
 //! changed nothing and is in the log.
 
-use super::machine::Input;
+use super::machine::{Effect, Input, step};
+use super::rack::operation_of;
 use super::{LifeError, Rack};
 use crate::config::nodes::{self, NodeEntry};
 use crate::config::{ConfigError, Network};
@@ -11,7 +12,7 @@ use crate::model::{
     Build, BuildId, BuildInputs, BuildOutcome, LifeCycle, NewEvent, Node, NodeName, NodeSpec,
     Operation, OperationId, OperationKind, OperationState, Outcome, Phase, Time,
 };
-use crate::store::{Batch, Expect, kind};
+use crate::store::{Batch, Expect, StoreError, kind};
 use std::sync::Arc;
 
 /// An install that was checked: image and profile exist and fit.
@@ -68,7 +69,7 @@ impl Rack {
             node: Some(order.node.clone()),
             ..new_operation(OperationKind::Install, &order.actor, now)
         };
-        let build = Build {
+        let mut build = Build {
             id: BuildId::generate(),
             node: order.node.clone(),
             operation: operation.id.clone(),
@@ -94,23 +95,37 @@ impl Rack {
             .with("image_digest", build.inputs.image_digest)
             .with("profile", &build.inputs.profile)
             .with("baked", build.inputs.baked);
-        let batch = Batch::new()
+        // The order and its first step are one commit: a build that stands in
+        // the record always has a deadline.
+        let mut batch = Batch::new().event(asked);
+        for effect in step(&mut build, Input::Start, &self.limits, now) {
+            match effect {
+                Effect::Log(e) => batch.events.push(e),
+                Effect::SetLife(life, reason) => {
+                    node.status.life = life;
+                    node.status.reason = reason;
+                }
+                Effect::ArmAndPower | Effect::Persist => {}
+            }
+        }
+        let operation =
+            operation_of(Some(&Arc::new(operation.clone())), &build, now).unwrap_or(operation);
+        let batch = batch
             .put(PLAN, build.id.as_str(), &plan, Expect::Absent)?
             .put(kind::BUILD, build.id.as_str(), &build, Expect::Absent)?
             .put(kind::OPERATION, operation.id.as_str(), &operation, Expect::Absent)?
-            .put(kind::NODE, node.spec.name.as_str(), &node, Expect::Any)?
-            .event(asked);
+            .put(kind::NODE, node.spec.name.as_str(), &node, Expect::Any)?;
         self.commit(batch).await?;
         let id = build.id.clone();
         {
             let mut v = self.view_mut();
             v.builds.insert(id.clone(), Arc::new(build));
             v.operations.insert(operation.id.clone(), Arc::new(operation.clone()));
-            v.inventory.put(node);
+            v.inventory.put(node.clone());
         }
-        self.input_in_turn(&id, Input::Start).await?;
-        let now_is = self.view().operations.get(&operation.id).map(|o| (**o).clone());
-        Ok(now_is.unwrap_or(operation))
+        self.wake.notify_one();
+        self.clone().arm(id, node);
+        Ok(operation)
     }
 
     /// Gives up a running build. The machine is left as it is.
@@ -175,7 +190,16 @@ impl Rack {
             Ok(v) => (OperationState::Done, None, Some(v)),
             Err(why) => (OperationState::Failed, Some(why), None),
         };
-        self.put_operation(Operation { state, reason, result, ..(*old).clone() }, vec![event]).await
+        let o = Operation { state, reason, result, ..(*old).clone() };
+        // An operation that never ends would keep its node busy for ever.
+        loop {
+            match self.put_operation(o.clone(), vec![event.clone()]).await {
+                Err(LifeError::Store(StoreError::Unavailable { .. })) => {
+                    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Adds the nodes of an inventory file: all or none.

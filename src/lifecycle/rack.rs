@@ -11,7 +11,7 @@ use super::{Inventory, LifeError};
 use crate::config::Deadlines;
 use crate::model::{
     Build, BuildId, BuildOutcome, Event, LifeCycle, NewEvent, Node, NodeName, Operation,
-    OperationId, OperationState, Time,
+    OperationId, OperationState, Phase, Time,
 };
 use crate::store::{Batch, Doc, Expect, Store, StoreError, kind};
 use async_trait::async_trait;
@@ -60,16 +60,21 @@ pub struct Rack {
     pub(super) view: RwLock<View>,
     pub(super) turn: Mutex<()>,
     events: broadcast::Sender<Event>,
-    limits: Deadlines,
+    pub(super) limits: Deadlines,
     arm: Arc<dyn Arm>,
-    wake: Notify,
+    pub(super) wake: Notify,
     store_ok: AtomicBool,
+    /// Set by a failed write, cleared only by the watcher of deadlines once
+    /// it has given everybody time.
+    pub(super) was_away: AtomicBool,
+    /// The one arming under way for a build.
+    arming: std::sync::Mutex<HashMap<BuildId, tokio::task::AbortHandle>>,
     written: std::sync::Mutex<HashMap<BuildId, Time>>,
 }
 
 impl Rack {
-    /// Loads everything from the store. Builds that were running go on, with
-    /// a minute's grace, since nobody was listening to them.
+    /// Loads everything from the store; call [`Rack::take_up`] once everything
+    /// else stands.
     pub async fn load(
         store: Arc<dyn Store>,
         limits: Deadlines,
@@ -94,10 +99,12 @@ impl Rack {
             arm,
             wake: Notify::new(),
             store_ok: AtomicBool::new(true),
+            was_away: AtomicBool::new(false),
+            arming: Default::default(),
             written: Default::default(),
         });
         rack.abandon_lost_operations().await?;
-        rack.clone().returned().await;
+        rack.abandon_ghosts().await?;
         Ok(rack)
     }
 
@@ -146,6 +153,7 @@ impl Rack {
                 }
             }
             Err(StoreError::Unavailable { why, .. }) => {
+                self.was_away.store(true, Ordering::Relaxed);
                 if self.store_ok.swap(false, Ordering::Relaxed) {
                     tracing::error!(store = self.store.name(), %why, "the store cannot be used");
                 }
@@ -180,6 +188,10 @@ impl Rack {
         id: &BuildId,
         input: Input,
     ) -> Result<(), LifeError> {
+        // Deadlines that pass while the store is away are nobody's fault.
+        if input == Input::Tick && self.was_away.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let now = Time::now();
         let (mut build, mut node) = {
             let v = self.view();
@@ -234,7 +246,13 @@ impl Rack {
         if let Some(o) = &operation {
             batch = batch.put(kind::OPERATION, o.id.as_str(), o, Expect::Any)?;
         }
+        let waits_for_power = build.phase == Phase::Power && build.outcome == BuildOutcome::Running;
         self.commit(batch).await?;
+        if !waits_for_power {
+            // An arming that goes on would cycle a machine that is past it,
+            // or that was given up.
+            self.stop_arming(id);
+        }
         {
             let mut v = self.view_mut();
             // What `note` wrote while the store was being written stays.
@@ -267,14 +285,35 @@ impl Rack {
         due
     }
 
-    fn arm(self: Arc<Self>, id: BuildId, node: Node) {
-        tokio::spawn(async move {
+    /// Arms in the background; an earlier arming of the same build ends. The
+    /// power driver closes its sessions on tasks of its own, so none is left
+    /// open by that.
+    pub(super) fn arm(self: Arc<Self>, id: BuildId, node: Node) {
+        let (me, key) = (self.clone(), id.clone());
+        let task = tokio::spawn(async move {
             let input = match self.arm.arm_and_power(&node).await {
                 Armed::Done(how) => Input::Powered(how),
                 Armed::Failed { reason, again } => Input::PowerFailed { reason, again },
             };
+            // From here on nobody may end this task: it would be itself.
+            self.forget_arming(&id);
             self.insist(&id, input).await;
         });
+        let mut arming = me.arming.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = arming.insert(key, task.abort_handle()) {
+            old.abort();
+        }
+    }
+
+    fn forget_arming(&self, id: &BuildId) {
+        self.arming.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    fn stop_arming(&self, id: &BuildId) {
+        let task = self.arming.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        if let Some(t) = task {
+            t.abort();
+        }
     }
 
     /// An input that must not be lost while the store is away.
@@ -291,79 +330,6 @@ impl Rack {
                 Ok(()) => return,
             }
         }
-    }
-
-    fn running(&self) -> Vec<Arc<Build>> {
-        let v = self.view();
-        v.builds.values().filter(|b| b.outcome == BuildOutcome::Running).cloned().collect()
-    }
-
-    /// Tells every running build that we, or the store, were away.
-    async fn returned(self: Arc<Self>) {
-        for b in self.running() {
-            if let Err(e) = self.input(&b.id, Input::Returned).await {
-                tracing::error!(build = %b.id, error = %e, "a build could not be taken up again");
-            }
-        }
-    }
-
-    /// Watches deadlines until `stop`. Sleeps until the next one; with no
-    /// build running it wakes for nothing.
-    pub async fn watch_deadlines(self: Arc<Self>, stop: tokio_util::sync::CancellationToken) {
-        loop {
-            let running = self.running();
-            let now = Time::now();
-            let next = running.iter().filter_map(|b| Some(b.current()?.deadline)).min();
-            let wait = next.map(|t| {
-                let left = t.duration_since(now);
-                std::time::Duration::try_from(left).unwrap_or_default()
-            });
-            let sleep = async {
-                match wait {
-                    Some(w) => {
-                        tokio::time::sleep(w.max(std::time::Duration::from_millis(50))).await
-                    }
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.wake.notified() => continue,
-                () = sleep => {}
-            }
-            if !self.store_ok() {
-                // Deadlines that pass while the store is away are nobody's
-                // fault: wait for it, then give everybody time.
-                if self.store.health().await.is_ok() {
-                    self.clone().returned().await;
-                    self.store_ok.store(true, Ordering::Relaxed);
-                } else {
-                    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-                }
-                continue;
-            }
-            for b in self.running() {
-                if let Err(e) = self.input(&b.id, Input::Tick).await {
-                    tracing::error!(build = %b.id, error = %e, "deadline could not be judged");
-                }
-            }
-        }
-    }
-
-    /// Operations other than installs do not outlive the process that ran
-    /// them: those found running were cut off, and say so.
-    async fn abandon_lost_operations(self: &Arc<Self>) -> Result<(), LifeError> {
-        let lost: Vec<Operation> = {
-            let v = self.view();
-            let is_lost = |o: &&Arc<Operation>| !o.state.is_final() && o.build.is_none();
-            v.operations.values().filter(is_lost).map(|o| (**o).clone()).collect()
-        };
-        for mut o in lost {
-            o.state = OperationState::Failed;
-            o.reason = Some("the server was restarted in the middle; ask again".into());
-            self.put_operation(o, Vec::new()).await?;
-        }
-        Ok(())
     }
 
     /// Writes an operation, with events.
@@ -404,7 +370,11 @@ async fn docs<T: DeserializeOwned>(
 }
 
 /// The operation that answers for a build, as the build now is.
-fn operation_of(old: Option<&Arc<Operation>>, b: &Build, now: Time) -> Option<Operation> {
+pub(super) fn operation_of(
+    old: Option<&Arc<Operation>>,
+    b: &Build,
+    now: Time,
+) -> Option<Operation> {
     let mut o = (**old?).clone();
     o.state = match b.outcome {
         BuildOutcome::Running => OperationState::Running,

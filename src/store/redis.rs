@@ -9,7 +9,7 @@
 //! for scripts: the chain is computed here against the head last seen, and
 //! the script refuses when the head has moved (another server wrote), which
 //! is tried again. A commit whose answer was lost is recognised by finding
-//! its last event already at the head: it is not done twice.
+//! its last event in its place: it is not done twice.
 //!
 //! How much a crash of Redis itself may lose is Redis's `appendfsync`
 //! setting; `docs/operations.md` says to use `always`.
@@ -97,6 +97,19 @@ impl RedisStore {
 
     fn lost(&self, e: redis::RedisError) -> StoreError {
         StoreError::Unavailable { what: self.name.clone(), why: e.to_string() }
+    }
+
+    /// Whether this very event is in the stream; asked after a lost answer,
+    /// so it is tried for a while. Others may have written behind it.
+    async fn holds(&self, e: &Event) -> bool {
+        let q = EventQuery { after: Some(e.seq - 1), limit: 1, ..EventQuery::default() };
+        for _ in 0..5 {
+            match self.query(&q).await {
+                Ok(page) => return page.first().is_some_and(|x| x.hash == e.hash),
+                Err(_) => tokio::time::sleep(Duration::from_millis(400)).await,
+            }
+        }
+        false
     }
 
     async fn head(&self) -> Result<(String, u64, Digest), StoreError> {
@@ -279,8 +292,8 @@ impl Store for RedisStore {
             let answer = match answer {
                 Ok(a) => a,
                 // The script may have run although its answer was lost.
-                Err(e) => match (self.head().await, &new_head) {
-                    (Ok((now, ..)), Some(new)) if now == *new => return Ok(events),
+                Err(e) => match events.last() {
+                    Some(last) if self.holds(last).await => return Ok(events),
                     _ => return Err(self.lost(e)),
                 },
             };
