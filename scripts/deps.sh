@@ -10,7 +10,7 @@ fi
 packages=(
   build-essential pkg-config ca-certificates curl git jq
   # the virtual rack
-  iproute2 nftables procps slirp4netns qemu-system-x86 qemu-utils seabios ovmf ipxe ipxe-qemu
+  iproute2 nftables procps slirp4netns uidmap qemu-system-x86 qemu-utils seabios ovmf ipxe ipxe-qemu
   openipmi ipmitool openssh-client
   # images
   mmdebstrap arch-test debian-archive-keyring busybox-static e2fsprogs fdisk dosfstools

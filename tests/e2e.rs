@@ -3,10 +3,11 @@
 
 mod common;
 
-use common::rack::{Rack, copy};
+use common::rack::{Rack, copy, image_cache};
 use common::redis::RedisServer;
 use provision::lab::LabFirmware::{Bios, Uefi};
 use serde_json::Value;
+use std::path::Path;
 use std::process::Command;
 
 /// M1 M2 M4 M5 M9 M14–M16 M19 M21 M24 M26, store Redis.
@@ -346,3 +347,60 @@ fn without_redis_commands_are_refused_and_boots_go_on_until_it_is_back() {
     rack.ok(&["power", "node01", "off"]);
     rack.ok(&["log", "--verify"]);
 }
+
+/// The lab of a user who is not root: firmware, BMC, DHCP and an installed
+/// node all the same, and nothing left behind.
+#[test]
+fn a_rack_without_root_installs_a_node_and_leaves_nothing() {
+    // Below /var/tmp: the user cannot enter root's home, nor perhaps ours.
+    let dir = tempfile::Builder::new().prefix("pvuser").tempdir_in("/var/tmp").unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for exe in [env!("CARGO_BIN_EXE_provision"), env!("CARGO_BIN_EXE_build-server")] {
+        std::fs::copy(exe, at(exe.rsplit('/').next().unwrap())).unwrap();
+    }
+    std::fs::copy(std::env::var("PROVISION_AGENT").unwrap(), at("provision-agent")).unwrap();
+    copy(Path::new("profiles"), &at("profiles"));
+    copy(&image_cache().join("debian-12"), &at("images/debian-12"));
+    let owner = std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY));
+    owner.unwrap();
+
+    let user = |args: &[&str]| {
+        let mut c = Command::new("setpriv");
+        c.args(["--reuid", &NOBODY.to_string(), "--regid", &NOBODY.to_string(), "--clear-groups"]);
+        c.arg(at("provision")).args(args).current_dir(dir.path());
+        c.env("HOME", dir.path()).env_remove("PROVISION_LAB_DIR").env_remove("PROVISION_EXE");
+        c.env("PROVISION_AGENT", at("provision-agent"));
+        c.output().unwrap()
+    };
+    let ok = |args: &[&str]| {
+        let out = user(args);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success(), "{args:?}: {said}");
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let (images, profiles) = (at("images"), at("profiles"));
+    let (images, profiles) = (images.to_str().unwrap(), profiles.to_str().unwrap());
+    let up = ["lab", "up", "--name", "e2euser", "--images", images, "--profiles", profiles];
+    ok(&up);
+    let url = ok(&["lab", "url", "--name", "e2euser"]);
+    let ran = user(&["--server", url.trim(), "install", "node01", "--profile", "docker"]);
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    let story = ok(&["--server", url.trim(), "explain", "node01", "--log"]);
+    let status = ok(&["lab", "status", "--name", "e2euser"]);
+    ok(&["lab", "down", "--name", "e2euser"]);
+    assert!(ran.status.success(), "{said}{story}");
+    let line = status.lines().find(|l| l.starts_with("node01")).unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words, ["node01", "bios", "on", "none", "2"], "network once, then disk: {story}");
+    assert!(!dir.path().join(".local/state/provision-lab/e2euser").exists());
+    let left: Vec<String> = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|e| std::fs::read_link(e.unwrap().path().join("exe")).ok())
+        .filter(|exe| exe.starts_with(dir.path()))
+        .map(|exe| exe.display().to_string())
+        .collect();
+    assert!(left.is_empty(), "{left:?} still run");
+}
+
+/// A user who may nothing.
+const NOBODY: u32 = 65534;

@@ -2,7 +2,7 @@
 
 use super::{Connect, Fail, Session};
 use crate::lab::server::ServerPlan;
-use crate::lab::{Lab, LabError, LabFirmware, chassis, down, supervisor};
+use crate::lab::{Lab, LabError, LabFirmware, chassis, down, space, supervisor};
 use crate::model::{Build, Name, Node, Operation};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -68,6 +68,13 @@ enum What {
         name: NameArgs,
         #[arg(long)]
         index: usize,
+    },
+    #[command(hide = true)]
+    Anchor {
+        #[command(flatten)]
+        name: NameArgs,
+        #[arg(long)]
+        dir: PathBuf,
     },
     #[command(hide = true)]
     Chassis {
@@ -156,6 +163,7 @@ impl UpArgs {
             memory: self.memory,
             disk: self.disk,
             uplink: !self.no_uplink,
+            rootless: !rustix::process::geteuid().is_root(),
         }
     }
 
@@ -219,15 +227,9 @@ pub(super) async fn run(a: LabArgs) -> Result<(), Fail> {
         }
         What::Demo(a) => demo(a).await,
         What::Supervise { name, index } => Ok(supervisor::run(Lab::open(&name.name)?, index)?),
+        What::Anchor { dir, .. } => Ok(space::hold(&dir)?),
         What::Chassis { socket, args } => Ok(chassis::call(&socket, &args)?),
     }
-}
-
-fn root_only() -> Result<(), Fail> {
-    if rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    Err(Fail::Use("the lab makes network namespaces: run it as root".into()))
 }
 
 fn server_exe() -> Result<PathBuf, Fail> {
@@ -243,7 +245,6 @@ fn agent() -> Result<PathBuf, Fail> {
 }
 
 async fn up(a: &UpArgs) -> Result<Lab, Fail> {
-    root_only()?;
     let (lab, plan) = (a.lab(), a.plan()?);
     if lab.dir.join("lab.json").exists() {
         println!("taking down the rack {:?} that was there", lab.name);
@@ -387,7 +388,9 @@ async fn is_baked(s: &Session, image: &Value, profile: &Name) -> Result<bool, Fa
 /// ssh into a node of the lab, with the host key that the agent reported.
 fn ssh(lab: &Lab, node: &Node, command: &str) -> Command {
     let mut c = lab.command("ssh");
-    c.arg("-i").arg(lab.ssh_key());
+    // In a user namespace the host's settings belong to nobody, and ssh
+    // would refuse to read them.
+    c.args(["-F", "none", "-i"]).arg(lab.ssh_key());
     c.arg("-o").arg(format!("UserKnownHostsFile={}", lab.dir.join("known_hosts").display()));
     c.args(["-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=20", "-o", "BatchMode=yes"]);
     c.arg(format!("ops@{}", node.spec.address)).arg(command).stdin(Stdio::null());

@@ -2,7 +2,8 @@
 //! real firmware (QEMU) and a real BMC simulator each (OpenIPMI's
 //! `ipmi_sim`), an uplink for packages, and a build server in it.
 //!
-//! `net` makes and removes the namespace; `node` is a machine's directory and
+//! `space` makes and enters the namespaces, as root or without; `net` builds
+//! the network in them; `node` is a machine's directory and
 //! QEMU's command line; `supervisor` is the process that stands for the
 //! machine's hardware: it runs QEMU and `ipmi_sim`, holds power, boot device
 //! and faults; `chassis` is what the simulator calls to reach it; `server`
@@ -10,12 +11,13 @@
 //!
 //! Everything of a lab is in one directory, and every process of it is found
 //! by the pid it wrote there, so that [`down`] removes all, also after a
-//! crash. Needs root. Used by `cli` and the tests.
+//! crash. Used by `cli` and the tests.
 
 pub mod chassis;
 pub mod net;
 pub mod node;
 pub mod server;
+pub mod space;
 pub mod supervisor;
 
 use serde::{Deserialize, Serialize};
@@ -80,17 +82,28 @@ pub struct Lab {
     pub disk: u32,
     /// A way out to the package mirror.
     pub uplink: bool,
+    /// In user namespaces of its own, by a user who is not root; see
+    /// [`space`].
+    #[serde(default)]
+    pub rootless: bool,
 }
 
 /// The build server's address in every lab.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
 impl Lab {
-    /// The directory of the lab called `name`, by `PROVISION_LAB_DIR`.
+    /// The directory of the lab called `name`: in `PROVISION_LAB_DIR`, else
+    /// root's in /var/lib, another user's where the XDG base directories say
+    /// that state is kept.
     pub fn dir_of(name: &str) -> PathBuf {
-        let base = std::env::var_os("PROVISION_LAB_DIR")
-            .map_or_else(|| PathBuf::from("/var/lib/provision-lab"), PathBuf::from);
-        base.join(name)
+        let var = |v: &str| std::env::var_os(v).filter(|p| !p.is_empty()).map(PathBuf::from);
+        let state = || {
+            let home = || var("HOME").unwrap_or_else(|| "/tmp".into()).join(".local/state");
+            var("XDG_STATE_HOME").unwrap_or_else(home).join("provision-lab")
+        };
+        let root = rustix::process::geteuid().is_root();
+        let usual = || if root { PathBuf::from("/var/lib/provision-lab") } else { state() };
+        var("PROVISION_LAB_DIR").unwrap_or_else(usual).join(name)
     }
 
     /// Reads a lab that is up.
@@ -141,9 +154,7 @@ impl Lab {
 
     /// A command that runs inside the namespace.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut c = Command::new("ip");
-        c.args(["netns", "exec", &self.namespace()]).arg(program);
-        c
+        space::command(self, program)
     }
 
     /// Builds the rack: network, machines, BMCs. All machines are off.
@@ -226,10 +237,10 @@ pub fn down(name: &str) -> Result<(), LabError> {
             }
         }
     }
-    for pid in ["build-server.pid", "slirp.pid"] {
+    for pid in ["build-server.pid", "slirp.pid", "anchor.pid"] {
         end_process(&dir.join(pid), &dir);
     }
-    net::down(&format!("pvlab-{name}"));
+    space::unmake(name);
     if dir.join("lab.json").exists() {
         fs::remove_dir_all(&dir).map_err(io_at(&dir))?;
     }
@@ -237,7 +248,8 @@ pub fn down(name: &str) -> Result<(), LabError> {
 }
 
 /// Ends the process named in a pid file, if it is still that process: its
-/// command line must mention the lab (pids are used again).
+/// command line must mention the lab, or it runs in the lab's directory (pids
+/// are used again).
 fn end_process(pid_file: &Path, lab: &Path) {
     let Some(pid) = fs::read_to_string(pid_file).ok().and_then(|t| t.trim().parse::<i32>().ok())
     else {
@@ -247,7 +259,8 @@ fn end_process(pid_file: &Path, lab: &Path) {
     let cmdline = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let cmdline = String::from_utf8_lossy(&cmdline).replace('\0', " ");
     let name = lab.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let ours = cmdline.contains(&*lab.to_string_lossy())
+    let ours = fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|d| d.starts_with(lab))
+        || cmdline.contains(&*lab.to_string_lossy())
         || cmdline.contains(&format!("pvlab-{name}"))
         || cmdline.contains(&format!("--name {name} "));
     let Some(pid) = rustix::process::Pid::from_raw(pid).filter(|_| ours) else { return };

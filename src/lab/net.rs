@@ -2,17 +2,16 @@
 //! the BMCs' addresses, and an uplink that reaches the mirror and nothing on
 //! this host.
 
-use super::{Lab, LabError, io_at};
+use super::{Lab, LabError, io_at, space};
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The name server that slirp4netns offers inside.
 pub const UPLINK_DNS: &str = "10.0.2.3";
 
-fn run(c: &mut Command) -> Result<(), LabError> {
+pub(super) fn run(c: &mut Command) -> Result<(), LabError> {
     let what = format!("{c:?}").replace('"', "");
     let out = c.stdin(Stdio::null()).output().map_err(|e| LabError::Tool {
         what: what.clone(),
@@ -31,8 +30,7 @@ pub fn tap(index: usize) -> String {
 
 /// Makes namespace, switch, taps, and the uplink if asked for.
 pub fn up(lab: &Lab) -> Result<(), LabError> {
-    let ns = lab.namespace();
-    run(Command::new("ip").args(["netns", "add", &ns]))?;
+    space::make(lab)?;
     let mut batch = String::from(
         "link set lo up\n\
          link add br0 type bridge stp_state 0 forward_delay 0\n\
@@ -49,23 +47,19 @@ pub fn up(lab: &Lab) -> Result<(), LabError> {
     }
     let file = lab.dir.join("net.batch");
     fs::write(&file, batch).map_err(io_at(&file))?;
-    run(Command::new("ip").args(["-n", &ns, "-batch"]).arg(&file))?;
+    run(lab.command("ip").arg("-batch").arg(&file))?;
     if lab.uplink { uplink(lab) } else { Ok(()) }
 }
 
 fn uplink(lab: &Lab) -> Result<(), LabError> {
-    let ns = lab.namespace();
-    // `ip netns exec` puts this in the place of /etc/resolv.conf.
-    let etc = PathBuf::from("/etc/netns").join(&ns);
-    fs::create_dir_all(&etc).map_err(io_at(&etc))?;
-    let resolv = etc.join("resolv.conf");
-    fs::write(&resolv, format!("nameserver {UPLINK_DNS}\n")).map_err(io_at(&resolv))?;
     let log = lab.dir.join("slirp.log");
     let out = fs::File::create(&log).map_err(io_at(&log))?;
     let child = Command::new("slirp4netns")
-        .args(["--configure", "--mtu=1400", "--disable-host-loopback", "--netns-type=path"])
-        .arg(format!("/run/netns/{ns}"))
+        .args(["--configure", "--mtu=1400", "--disable-host-loopback"])
+        .args(space::slirp_target(lab))
         .arg("up0")
+        // By which `down` knows that it is the lab's.
+        .current_dir(&lab.dir)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(out)
@@ -77,7 +71,7 @@ fn uplink(lab: &Lab) -> Result<(), LabError> {
     fs::write(&pid, child.id().to_string()).map_err(io_at(&pid))?;
     let end = Instant::now() + Duration::from_secs(10);
     loop {
-        let out = Command::new("ip").args(["-n", &ns, "-4", "addr", "show", "up0"]).output();
+        let out = lab.command("ip").args(["-4", "addr", "show", "up0"]).output();
         if out.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).contains("inet ")) {
             break;
         }
@@ -98,8 +92,8 @@ fn uplink(lab: &Lab) -> Result<(), LabError> {
 pub fn cut(lab: &Lab, index: usize, on: bool) -> Result<(), LabError> {
     let tap = tap(index);
     let state = if on { "nomaster" } else { "master" };
-    let mut c = Command::new("ip");
-    c.args(["-n", &lab.namespace(), "link", "set", &tap, state]);
+    let mut c = lab.command("ip");
+    c.args(["link", "set", &tap, state]);
     if !on {
         c.arg("br0");
     }
@@ -119,12 +113,4 @@ pub fn lose(lab: &Lab, index: usize, percent: u32) -> Result<(), LabError> {
         percent.min(100)
     );
     run(lab.command("nft").arg(rules))
-}
-
-/// Removes the namespace and all in it.
-pub fn down(ns: &str) {
-    if PathBuf::from("/run/netns").join(ns).exists() {
-        let _ = run(Command::new("ip").args(["netns", "del", ns]));
-    }
-    let _ = fs::remove_dir_all(PathBuf::from("/etc/netns").join(ns));
 }

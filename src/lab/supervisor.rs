@@ -21,8 +21,11 @@ struct Hardware {
     index: usize,
     dir: PathBuf,
     qemu: Option<Child>,
-    /// Counts starts: a watcher of an older start keeps quiet.
+    /// Changes with each start and stop: a watcher of an older start keeps
+    /// quiet.
     generation: u64,
+    /// Starts of the machine.
+    boots: u64,
     boot_device: String,
     bmc: Option<Child>,
     forget_boot: bool,
@@ -47,6 +50,7 @@ pub fn run(lab: Lab, index: usize) -> Result<(), LabError> {
         dir,
         qemu: None,
         generation: 0,
+        boots: 0,
         boot_device: "none".into(),
         bmc: None,
         forget_boot: false,
@@ -143,7 +147,7 @@ fn obey(shared: &Shared, words: &[&str]) -> Result<String, String> {
             Ok(String::new())
         }
         [_, "get"] => Ok("0".into()),
-        ["boots"] => Ok(hw.generation.to_string()),
+        ["boots"] => Ok(hw.boots.to_string()),
         ["fault", name, value] => fault(&mut hw, name, value),
         _ => Err(format!("not understood: {}", words.join(" "))),
     }
@@ -228,6 +232,7 @@ fn power_on(shared: &Shared, hw: &mut Hardware) -> Result<(), String> {
     let _ = fs::write(hw.dir.join("qemu.pid"), child.id().to_string());
     hw.qemu = Some(child);
     hw.generation += 1;
+    hw.boots += 1;
     let (generation, shared, qmp) = (hw.generation, shared.clone(), hw.dir.join("qmp.sock"));
     std::thread::spawn(move || watch(&shared, generation, &qmp));
     Ok(())

@@ -21,7 +21,8 @@ pub const SHORT: &str = "[dhcp]\nallow_other_servers = true\n\n[deadlines]\natte
     power = 20\ndhcp = 30\nloader = 40\nkernel = 40\ninstaller = 90\ndisk = 40\nimage = 60\n\
     profile = 90\nbootloader = 90\nfirst_boot = 240\nverify = 200\n";
 
-fn image_cache() -> PathBuf {
+/// Where `make image` keeps images.
+pub fn image_cache() -> PathBuf {
     let home = std::env::var_os("HOME").map_or_else(|| "/root".into(), PathBuf::from);
     home.join(".cache/provision/images")
 }
@@ -41,6 +42,7 @@ impl Rack {
             memory: 2048,
             disk: 8,
             uplink: false,
+            rootless: false,
         };
         let dir = tempfile::tempdir().unwrap();
         copy(Path::new("profiles"), &dir.path().join("profiles"));
@@ -199,7 +201,7 @@ impl Rack {
         let out = self
             .lab
             .command("ssh")
-            .arg("-i")
+            .args(["-F", "none", "-i"])
             .arg(self.lab.ssh_key())
             .arg("-o")
             .arg(format!("UserKnownHostsFile={}", file.display()))
@@ -231,6 +233,7 @@ impl Drop for Rack {
 }
 
 pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
     let status = Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap();
     assert!(status.success());
 }

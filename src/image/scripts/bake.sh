@@ -10,7 +10,12 @@ if [ -f "$LOWER" ]; then
 fi
 R=$W/root
 # Some file systems cannot carry an overlay: then a plain copy.
-mount -t overlay overlay -o "lowerdir=$LOWER,upperdir=$W/upper,workdir=$W/work" "$R" 2>/dev/null ||
+layers="lowerdir=$LOWER,upperdir=$W/upper,workdir=$W/work"
+# In a user namespace only user.* attributes can say that a directory is new;
+# without them dpkg cannot put one in its place. The first user namespace maps
+# all ids there are.
+if ! grep -qE '^ *0 +0 +4294967295$' /proc/self/uid_map; then layers=$layers,userxattr; fi
+mount -t overlay overlay -o "$layers" "$R" 2>/dev/null ||
 	cp -a --reflink=auto "$LOWER/." "$R/"
 mkdir -p "$CACHE/archives/partial"
 mkdir -p "$R/var/cache/apt/archives"
@@ -40,7 +45,8 @@ for script in "$W"/scripts/*; do
 done
 rm -f "$R/etc/dpkg/dpkg.cfg.d/zz-bake"
 umount "$R/tmp" "$R/run" "$R/sys" "$R/proc" "$R/var/cache/apt/archives"
-umount -R -l "$R/dev"
+# Lazy takes the tree as one; in a user namespace its parts are locked together.
+umount -l "$R/dev"
 sh -eu "$W/clean.sh" "$R"
 cp "$R/var/lib/dpkg/status" "$W/status"
 sh -eu "$W/mke2fs.sh" "$R" "$W/rootfs.ext4"

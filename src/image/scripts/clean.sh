@@ -15,6 +15,9 @@ rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/tmp/* "$root"
 find "$root/var/log" -type f -delete
 find "$root/var/log" -mindepth 1 -type d -empty -name 'apt' -delete
 find "$root" -xdev -name __pycache__ -type d -prune -exec rm -rf {} +
+# The kernel fills /dev; nodes in it could not be made in a user namespace, and
+# an image must not depend on who built it. A mounted one is the host's.
+mountpoint -q "$root/dev" || find "$root/dev" -xdev -mindepth 1 -delete
 # Present and empty: filled on the node, and nothing runs as a first boot.
 : > "$root/etc/machine-id"
 chmod 444 "$root/etc/machine-id"
