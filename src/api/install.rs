@@ -109,7 +109,7 @@ async fn order(
     let mac = mac.ok_or_else(|| Problem::internal(format!("{} has no MAC", node.spec.name)))?;
     let plan = plan(ctx, &node, &image, &profile, rootfs, mac, is_baked);
     Ok(InstallOrder {
-        node: node.spec.name,
+        node: node.spec,
         actor: caller.name.clone(),
         inputs,
         plan: Box::new(move |build| InstallPlan { build, ..plan }),

@@ -188,7 +188,10 @@ pub fn admit(spec: &mut NodeSpec, net: &Network, taken: &Taken) -> Result<(), St
         && let Some(other) = taken.bmcs.get(&(b.address, b.port))
     {
         let at = format!("{}:{}", b.address, b.port);
-        return Err(format!("BMC {at} of {name} is {other}'s; powering one would cycle the other"));
+        return Err(format!(
+            "BMC {at} of {name} is {other}'s already, and powering one would cycle the other; \
+             give {name} the address and port of its own"
+        ));
     }
     if spec.labels.len() > 64
         || spec.labels.iter().any(|(k, v)| {
@@ -300,6 +303,18 @@ mod tests {
         assert!(e.starts_with("rack.toml:4:") && e.contains("`labels`"), "{e}");
         let e = read(&format!("{A}address='10.9.0.1'\n")).unwrap_err();
         assert!(e.contains("outside the range 10.1.0.10 to 10.1.0.12"), "{e}");
+    }
+
+    #[test]
+    fn two_nodes_on_one_bmc_are_refused_with_the_line_and_two_ports_are_two_bmcs() {
+        let bmc = |port| format!("bmc={{address='10.2.0.5',port={port},user='u'}}\n");
+        let b = "[[node]]\nname='b'\nmac='52:54:00:00:00:02'\n";
+        let e = read(&format!("{A}{}{b}{}", bmc(623), bmc(623))).unwrap_err();
+        assert!(e.starts_with("rack.toml:5:"), "{e}");
+        for word in ["10.2.0.5:623 of b", "a's already", "give b the address and port of its own"] {
+            assert!(e.contains(word), "{e}");
+        }
+        assert_eq!(read(&format!("{A}{}{b}{}", bmc(623), bmc(6230))).unwrap().len(), 2);
     }
 
     #[test]

@@ -3,5 +3,6 @@
 
 #![allow(dead_code, reason = "each test binary uses some of these")]
 
+pub mod desk;
 pub mod rack;
 pub mod redis;
