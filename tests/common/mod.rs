@@ -6,3 +6,4 @@
 pub mod desk;
 pub mod rack;
 pub mod redis;
+pub mod relay;
