@@ -181,16 +181,18 @@ async fn what_is_left_over_without_an_owner_ends_failed_with_the_reason() {
     drop(first);
 
     let again = rack(&store, &arm, "").await;
-    let v = again.view();
-    for (id, word) in [(1, "took its place"), (2, "restarted in the middle"), (3, "restarted")] {
-        let o = &v.operations[&op(id)];
-        assert_eq!(o.state, OperationState::Failed, "{o:?}");
-        assert!(o.reason.as_ref().unwrap().contains(word), "{o:?}");
+    {
+        let v = again.view();
+        for (id, word) in [(1, "took its place"), (2, "restarted in the middle"), (3, "restarted")]
+        {
+            let o = &v.operations[&op(id)];
+            assert_eq!(o.state, OperationState::Failed, "{o:?}");
+            assert!(o.reason.as_ref().unwrap().contains(word), "{o:?}");
+        }
+        assert_eq!(v.builds[&b.id].outcome, BuildOutcome::Failed);
+        assert!(v.builds[&b.id].ended.is_some());
+        assert_eq!(v.operations[&kept.id].state, OperationState::Running, "the node's own goes on");
     }
-    assert_eq!(v.builds[&b.id].outcome, BuildOutcome::Failed);
-    assert!(v.builds[&b.id].ended.is_some());
-    assert_eq!(v.operations[&kept.id].state, OperationState::Running, "the node's own goes on");
-    drop(v);
     is_whole_but_for_orphans(&store).await;
 }
 

@@ -47,7 +47,9 @@ async fn a_deadline_that_passed_while_the_store_was_away_gets_a_minute() {
     let mut events = rack.subscribe();
     let watch = tokio::spawn(rack.clone().watch_deadlines(stop.clone()));
     store.set_down(false);
-    while events.recv().await.unwrap().event.action != "store.back" {}
+    let back = async { while events.recv().await.unwrap().event.action != "store.back" {} };
+    let limit = std::time::Duration::from_secs(20);
+    tokio::time::timeout(limit, back).await.expect("the store's return is in the record");
     until("time was given", || build(&rack).current().unwrap().deadline > Time::now()).await;
     has_grace(&build(&rack));
     stop.cancel();
