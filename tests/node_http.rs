@@ -77,7 +77,7 @@ impl Bench {
         let rack = desk::rack(store, arm, "").await;
         let key = Arc::new(MasterKey::open(&dir.path().join("secret.key")).unwrap());
         let address = BootAddress { address: [10, 1, 0, 1].into(), http_port: 8080 };
-        let scripts = Scripts::new(config.templates_dir.clone(), address, 24, None);
+        let scripts = Scripts::new(config.templates_dir.clone(), address, config.network.clone());
         let files = BootFiles::new(config.loaders_dir.clone(), scripts.clone(), Arc::new(Nothing));
         let images = Catalogue::open(&config.images_dir);
         let boot = BootHttp { files, images: images.clone(), agent: Default::default() };

@@ -1,6 +1,7 @@
 //! `build-server`: opens its parts, serves, stops in order.
 
 use super::boots::{RackView, TftpFiles};
+use super::dhcp_settings::dhcp_settings;
 use super::observer::{self, Recorder, Strangers};
 use super::{bmcs, claim, images, listen};
 use crate::api::{self, Ctx};
@@ -93,7 +94,7 @@ async fn serve(
         observer: observer.clone(),
     });
     let net = &config.network;
-    let scripts = Scripts::new(config.templates_dir.clone(), view.server(), net.prefix, net.router);
+    let scripts = Scripts::new(config.templates_dir.clone(), view.server(), net.clone());
     if let Some(fault) = scripts.lint().into_iter().next() {
         bail!("{fault}");
     }
@@ -301,25 +302,6 @@ fn names(c: &Config) -> Vec<String> {
     names.retain(|n| !n.is_empty());
     names.dedup();
     names
-}
-
-fn dhcp_settings(c: &Config, mode: DhcpMode) -> dhcp::Settings {
-    let n = &c.network;
-    dhcp::Settings {
-        subnet: dhcp::Subnet { network: n.net, prefix: n.prefix, router: n.router },
-        relays: n.relays.clone(),
-        dns: n.dns.clone(),
-        ntp: n.ntp.clone(),
-        domain: (!n.domain.is_empty()).then(|| n.domain.clone()),
-        search: n.search.clone(),
-        lease: Duration::from_secs(u64::from(c.lease_seconds)),
-        mode: match mode {
-            DhcpMode::Proxy => dhcp::Mode::Proxy,
-            _ => dhcp::Mode::Authoritative,
-        },
-        allow_other_servers: c.allow_other_servers,
-        ..dhcp::Settings::new(&n.interface, n.address, n.prefix)
-    }
 }
 
 fn counters(o: &observer::Observer) -> impl Fn() -> BTreeMap<String, u64> + Send + Sync + use<> {
