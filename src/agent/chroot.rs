@@ -3,7 +3,8 @@
 
 use super::journal::say;
 use super::target::Target;
-use std::io::{self, BufRead, BufReader};
+use crate::image::child;
+use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -119,17 +120,7 @@ pub fn run_to_end(
     // It holds the writing ends, which must close when the child does.
     drop(command);
     let (lines_in, lines) = channel();
-    std::thread::spawn(move || {
-        let mut from = BufReader::new(from);
-        let mut line = Vec::new();
-        while matches!(from.read_until(b'\n', &mut line), Ok(n) if n > 0) {
-            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            line.clear();
-            if lines_in.send(text).is_err() {
-                return;
-            }
-        }
-    });
+    child::lines(from, lines_in);
     let begun = Instant::now();
     let mut all: Vec<String> = Vec::new();
     let mut slow = false;

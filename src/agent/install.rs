@@ -13,7 +13,7 @@ use super::{
     profile, restart, stream,
 };
 use crate::model::node::DiskFacts;
-use crate::model::plan::{BootMethod, FailureReport, InstallPlan, InstalledReport, PhaseReport};
+use crate::model::plan::{BootMethod, FailureReport, InstallPlan, InstalledReport};
 use crate::model::{Digest, Facts, Firmware, Phase};
 use rustix::mount::{MountFlags, mount};
 use std::fs;
@@ -172,19 +172,11 @@ fn install(
         .map_err(|e| AgentError::failed(Phase::Disk, e))?;
     let firmware = facts.firmware;
     say(format_args!("disk: {}", describe(disk)));
-    // The last moment at which nothing has been touched: the server itself is
-    // asked, since a build may have been given up while the network was away,
-    // and what the reporter knows may be old.
+    // The last moment at which nothing has been touched.
     reporter.check()?;
-    let touching = PhaseReport {
-        phase: Phase::Disk,
-        bytes: 0,
-        total: 0,
-        message: Some(format!("partitioning {}", describe(disk))),
-    };
-    server.post("/node/phase", &touching).map_err(|e| e.in_phase(Phase::Disk))?;
+    let leave = server.may_write(&describe(disk)).map_err(|e| e.in_phase(Phase::Disk))?;
     let device = Path::new("/dev").join(&disk.name);
-    let partitions = partition::partition(&device, firmware != Firmware::Uefi)
+    let partitions = partition::partition(&device, firmware != Firmware::Uefi, leave)
         .in_phase(Phase::Disk, &device.display().to_string())?;
 
     reporter.begin(Phase::Image, "writing the image")?;

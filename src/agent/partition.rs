@@ -5,6 +5,7 @@
 //! 2. EFI system partition, 512 MiB
 //! 3. root, the rest
 
+use super::server::MayWrite;
 use gptman::{GPT, GPTPartitionEntry};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -69,8 +70,8 @@ pub fn partition_path(disk: &Path, number: u32) -> PathBuf {
     PathBuf::from(format!("{text}{p}{number}"))
 }
 
-/// Wipes what was on `disk` and writes the new table.
-pub fn partition(disk: &Path, bios: bool) -> Result<Partitions, PartitionError> {
+/// Wipes what was on `disk` and writes the new table, with the server's leave.
+pub fn partition(disk: &Path, bios: bool, _: MayWrite) -> Result<Partitions, PartitionError> {
     let io = |what| move |source| PartitionError::Io { what, source };
     let mut file =
         OpenOptions::new().read(true).write(true).open(disk).map_err(io("opening the disk"))?;

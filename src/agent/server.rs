@@ -3,6 +3,7 @@
 //! server may be killed and started again in any phase.
 
 use super::journal::say;
+use crate::model::plan::PhaseReport;
 use crate::model::{Phase, Secret};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -60,6 +61,10 @@ impl ServerError {
         }
     }
 }
+
+/// The server's leave to write a disk; only [`Server::may_write`] gives it.
+#[derive(Debug)]
+pub struct MayWrite(());
 
 /// The server, as seen from this build.
 #[derive(Debug, Clone)]
@@ -139,6 +144,15 @@ impl Server {
         Ok(())
     }
 
+    /// Asks right before a disk is touched, since a build may have been given
+    /// up while the network was away, and what the reporter knows may be old.
+    pub fn may_write(&self, disk: &str) -> Result<MayWrite, ServerError> {
+        let message = Some(format!("partitioning {disk}"));
+        let report = PhaseReport { phase: Phase::Disk, bytes: 0, total: 0, message };
+        self.post("/node/phase", &report)?;
+        Ok(MayWrite(()))
+    }
+
     /// Log text, tried once: the journal keeps what did not arrive.
     pub fn post_log(&self, offset: u64, text: &[u8]) -> Result<bool, ServerError> {
         let path = format!("/node/log?offset={offset}");
@@ -163,6 +177,12 @@ impl Server {
             200 if from == 0 => {}
             code @ (401 | 403 | 410) => return Err(RangeError::Over(code.to_string())),
             404 => return Err(RangeError::Gone(format!("{path} is not on the server (404)"))),
+            // The server says what is wrong, and what to do.
+            409 => {
+                let body = response.into_body().into_with_config().limit(300).read_to_vec();
+                let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
+                return Err(RangeError::Gone(text));
+            }
             416 => {
                 return Err(RangeError::Gone(format!("{path} is shorter than its index says")));
             }

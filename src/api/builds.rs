@@ -1,5 +1,6 @@
 //! `/v1/builds`: the record of how each node came to be.
 
+use super::filter::OfNode;
 use super::{Caller, Ctx, List, Problem};
 use crate::lifecycle::explain::{Explanation, explain};
 use crate::model::{Build, BuildId, NodeName, Time};
@@ -9,32 +10,17 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
-
-#[derive(Deserialize)]
-pub(super) struct Filter {
-    node: Option<String>,
-    limit: Option<usize>,
-}
 
 pub(super) async fn list(
     _: Caller,
     State(ctx): State<Arc<Ctx>>,
-    Query(f): Query<Filter>,
+    Query(f): Query<OfNode>,
 ) -> Result<Out<List<Build>>, Problem> {
     let v = ctx.rack.view();
-    let has = |n: &str| v.builds.values().any(|b| b.node.as_str() == n);
-    let name = match &f.node {
-        None => String::new(),
-        // A node that was removed keeps its record, under its name.
-        Some(n) if has(n) => n.clone(),
-        Some(n) => v.inventory.find(n)?.spec.name.to_string(),
-    };
-    let wanted = |b: &&Arc<Build>| name.is_empty() || b.node.as_str() == name;
-    let newest = v.builds.values().rev().filter(wanted).take(f.limit.unwrap_or(50).min(1000));
-    Ok(Out(List { items: newest.map(|b| (**b).clone()).collect() }))
+    let items = f.newest(&v.inventory, v.builds.values(), |b| Some(&b.node))?;
+    Ok(Out(List { items }))
 }
 
 fn find(ctx: &Ctx, id: &str) -> Result<Arc<Build>, Problem> {

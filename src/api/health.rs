@@ -2,16 +2,28 @@
 
 use super::{Ctx, Problem};
 use crate::model::LifeCycle;
+use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The process runs.
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
+}
+
+/// The routes while the server waits for its store: alive, and not ready for
+/// the reason in `why`.
+pub fn waiting(why: Arc<Mutex<String>>) -> Router {
+    let not_yet = move || {
+        let text = why.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        async move { Problem::new(StatusCode::SERVICE_UNAVAILABLE, text) }
+    };
+    Router::new().route("/healthz", get(healthz)).fallback(not_yet)
 }
 
 /// It can do its work: the store takes writes.

@@ -109,7 +109,7 @@ async fn order(
     let mac = mac.ok_or_else(|| Problem::internal(format!("{} has no MAC", node.spec.name)))?;
     let plan = plan(ctx, &node, &image, &profile, rootfs, mac, is_baked);
     Ok(InstallOrder {
-        node: node.spec.name,
+        node: node.spec,
         actor: caller.name.clone(),
         inputs,
         plan: Box::new(move |build| InstallPlan { build, ..plan }),
@@ -126,6 +126,7 @@ fn plan(
     baked: bool,
 ) -> InstallPlan {
     let (net, install) = (&ctx.config.network, &ctx.config.install);
+    let around = net.around(node.spec.address);
     InstallPlan {
         build: crate::model::BuildId::generate(),
         node: node.spec.name.clone(),
@@ -144,8 +145,8 @@ fn plan(
         network: NetworkPlan {
             mac,
             address: node.spec.address,
-            prefix: net.prefix,
-            gateway: net.router,
+            prefix: around.prefix,
+            gateway: around.router,
             dns: net.dns.clone(),
             ntp: net.ntp.clone(),
             domain: net.domain.clone(),

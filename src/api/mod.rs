@@ -9,6 +9,7 @@
 pub mod builds;
 pub mod caller;
 pub mod events;
+mod filter;
 pub mod health;
 pub mod images;
 pub mod install;

@@ -5,7 +5,7 @@
 use super::caller::bearer;
 use super::problem::Json;
 use super::{Ctx, Problem};
-use crate::lifecycle::{Input, orders};
+use crate::lifecycle::{Input, LifeError, orders};
 use crate::model::plan::{
     BootedReport, FailureReport, InstallPlan, InstalledReport, PhaseReport, VerifiedReport,
 };
@@ -33,7 +33,7 @@ impl FromRequestParts<Arc<Ctx>> for Running {
         let id = bearer(parts).and_then(|t| ctx.key.build_of_token(t)).ok_or_else(wrong)?;
         let build = ctx.rack.view().builds.get(&id).cloned().ok_or_else(wrong)?;
         if build.outcome != BuildOutcome::Running {
-            return Err(Problem::new(StatusCode::GONE, format!("build {id} has ended")));
+            return Err(LifeError::Over(id).into());
         }
         Ok(Self(build))
     }
@@ -42,7 +42,7 @@ impl FromRequestParts<Arc<Ctx>> for Running {
 type Taken = Result<StatusCode, Problem>;
 
 async fn give(ctx: &Arc<Ctx>, build: &Build, input: Input) -> Taken {
-    ctx.rack.input(&build.id, input).await?;
+    ctx.rack.report(&build.id, input).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

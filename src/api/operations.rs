@@ -1,31 +1,22 @@
 //! `/v1/operations`.
 
+use super::filter::OfNode;
 use super::{Caller, Ctx, List, Problem, demand};
 use crate::auth::Role;
 use crate::model::{Operation, OperationId};
 use axum::Json as Out;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use serde::Deserialize;
 use std::sync::Arc;
-
-#[derive(Deserialize)]
-pub(super) struct Filter {
-    node: Option<String>,
-    limit: Option<usize>,
-}
 
 pub(super) async fn list(
     _: Caller,
     State(ctx): State<Arc<Ctx>>,
-    Query(f): Query<Filter>,
-) -> Out<List<Operation>> {
+    Query(f): Query<OfNode>,
+) -> Result<Out<List<Operation>>, Problem> {
     let v = ctx.rack.view();
-    let wanted = |o: &&Arc<Operation>| {
-        f.node.as_ref().is_none_or(|n| o.node.as_ref().is_some_and(|x| x.as_str() == n))
-    };
-    let newest = v.operations.values().rev().filter(wanted).take(f.limit.unwrap_or(50).min(500));
-    Out(List { items: newest.map(|o| (**o).clone()).collect() })
+    let items = f.newest(&v.inventory, v.operations.values(), |o| o.node.as_ref())?;
+    Ok(Out(List { items }))
 }
 
 fn parse(id: &str) -> Result<OperationId, Problem> {

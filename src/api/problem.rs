@@ -81,6 +81,7 @@ impl From<LifeError> for Problem {
                 operation: Some(operation.to_string()),
                 ..Self::new(StatusCode::CONFLICT, text)
             },
+            LifeError::Over(_) => Self::new(StatusCode::GONE, text),
             LifeError::NotNow(_) => Self::new(StatusCode::CONFLICT, text),
             LifeError::Refused(_) | LifeError::File(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, text)

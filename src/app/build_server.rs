@@ -1,8 +1,9 @@
 //! `build-server`: opens its parts, serves, stops in order.
 
 use super::boots::{RackView, TftpFiles};
+use super::dhcp_settings::dhcp_settings;
 use super::observer::{self, Recorder, Strangers};
-use super::{bmcs, images, listen};
+use super::{bmcs, claim, images, listen};
 use crate::api::{self, Ctx};
 use crate::auth::{MasterKey, Role, TokenRecord, token};
 use crate::config::{Config, DhcpMode};
@@ -15,13 +16,13 @@ use crate::netboot::files::BootFiles;
 use crate::netboot::http::BootHttp;
 use crate::netboot::script::Scripts;
 use crate::profile::Profiles;
-use crate::store::{self, Batch, Expect, Store, kind};
+use crate::store::{self, Batch, Expect, Owner, Store, kind};
 use crate::{tftp, tls};
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,51 @@ pub async fn run(config: Config) -> Result<()> {
     make_dirs(&config)?;
     let _lock = lock(&config.state_dir)?;
     let store = store::open(&config.store).await?;
+    // Bound before anything is served; it answers `/readyz` while a store is
+    // waited for.
+    let api_listener = listen::tcp(config.api_listen)?;
+    let server_config = tls::server_config(&config.state_dir.join("tls"), &names(&config))?;
+    let owner = claim::owner(&config.state_dir)?;
+    have_store(&*store, &owner, &api_listener, server_config.clone()).await?;
+    let outcome = serve(config, store.clone(), owner.clone(), api_listener, server_config).await;
+    // At the very end: until now, something may still be written.
+    if let Err(e) = store.release(&owner).await {
+        tracing::warn!(error = %e, "the store's claim is not given back; it expires by itself");
+    }
+    outcome
+}
+
+/// Waits for the store to be ours, or for a signal to stop.
+async fn have_store(
+    store: &dyn Store,
+    owner: &Owner,
+    listener: &TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+) -> Result<()> {
+    let why = Arc::new(Mutex::new(String::new()));
+    let stop = CancellationToken::new();
+    let mut waiting = JoinSet::new();
+    let (text, s, listener) = (why.clone(), stop.clone(), listener.try_clone()?);
+    let had = tokio::select! {
+        had = claim::have(store, owner, |w| {
+            *text.lock().unwrap_or_else(PoisonError::into_inner) = w;
+            let Ok(listener) = listener.try_clone() else { return };
+            waiting.spawn(listen::serve_tls(listener, tls.clone(), api::health::waiting(why.clone()), s.clone()));
+        }) => had,
+        r = stop_signal() => r.and_then(|()| bail!("stopped while waiting for the store")),
+    };
+    stop.cancel();
+    while waiting.join_next().await.is_some() {}
+    had
+}
+
+async fn serve(
+    config: Arc<Config>,
+    store: Arc<dyn Store>,
+    owner: Owner,
+    api_listener: TcpListener,
+    server_config: Arc<rustls::ServerConfig>,
+) -> Result<()> {
     let key = Arc::new(MasterKey::open(&config.state_dir.join("secret.key"))?);
     let power_limit = config.deadlines.of(Phase::Power);
     let power_limit = Duration::try_from(power_limit)?.mul_f64(0.9);
@@ -48,7 +94,7 @@ pub async fn run(config: Config) -> Result<()> {
         observer: observer.clone(),
     });
     let net = &config.network;
-    let scripts = Scripts::new(config.templates_dir.clone(), view.server(), net.prefix, net.router);
+    let scripts = Scripts::new(config.templates_dir.clone(), view.server(), net.clone());
     if let Some(fault) = scripts.lint().into_iter().next() {
         bail!("{fault}");
     }
@@ -89,9 +135,7 @@ pub async fn run(config: Config) -> Result<()> {
         false => None,
     };
     let boot_listener = listen::tcp(SocketAddr::from((net.address, config.http_port)))?;
-    let api_listener = listen::tcp(config.api_listen)?;
     let local = listen::local(&config.api_socket)?;
-    let server_config = tls::server_config(&config.state_dir.join("tls"), &names(&config))?;
 
     let ctx = Arc::new(Ctx {
         config: config.clone(),
@@ -152,6 +196,8 @@ pub async fn run(config: Config) -> Result<()> {
     tasks.spawn(async move {
         ("local api", listen::serve_local(local, path, routes, s).await.map_err(Into::into))
     });
+    let (s, kept) = (stop.clone(), store.clone());
+    tasks.spawn(async move { ("claim on the store", claim::keep(&*kept, &owner, s).await) });
     let s = stop.clone();
     let watched = rack.clone();
     tasks.spawn(async move {
@@ -256,25 +302,6 @@ fn names(c: &Config) -> Vec<String> {
     names.retain(|n| !n.is_empty());
     names.dedup();
     names
-}
-
-fn dhcp_settings(c: &Config, mode: DhcpMode) -> dhcp::Settings {
-    let n = &c.network;
-    dhcp::Settings {
-        subnet: dhcp::Subnet { network: n.net, prefix: n.prefix, router: n.router },
-        relays: n.relays.clone(),
-        dns: n.dns.clone(),
-        ntp: n.ntp.clone(),
-        domain: (!n.domain.is_empty()).then(|| n.domain.clone()),
-        search: n.search.clone(),
-        lease: Duration::from_secs(u64::from(c.lease_seconds)),
-        mode: match mode {
-            DhcpMode::Proxy => dhcp::Mode::Proxy,
-            _ => dhcp::Mode::Authoritative,
-        },
-        allow_other_servers: c.allow_other_servers,
-        ..dhcp::Settings::new(&n.interface, n.address, n.prefix)
-    }
 }
 
 fn counters(o: &observer::Observer) -> impl Fn() -> BTreeMap<String, u64> + Send + Sync + use<> {

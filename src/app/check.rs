@@ -38,12 +38,15 @@ pub fn check(c: &Config) -> Result<()> {
         DhcpMode::Off => "off",
     };
     println!("dhcp       {dhcp}, {} to {}, known nodes only", n.range.0, n.range.1);
+    for r in &n.relayed {
+        println!("relayed    {}/{} by router {}", r.net, r.prefix, r.router);
+    }
     let server = Server { address: n.address, http_port: c.http_port };
     println!("tftp       {}", if c.tftp { "port 69" } else { "off" });
     println!("boot http  {}", server.base());
     println!("api        https://{} and {}", c.api_listen, c.api_socket.display());
     println!("store      {}", c.store.split('@').next_back().unwrap_or("?"));
-    let scripts = Scripts::new(c.templates_dir.clone(), server, n.prefix, n.router);
+    let scripts = Scripts::new(c.templates_dir.clone(), server, n.clone());
     faults.extend(scripts.lint().into_iter().map(|e| e.to_string()));
     let files = BootFiles::new(c.loaders_dir.clone(), scripts, Arc::new(NoNodes));
     for m in files.missing() {

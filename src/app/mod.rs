@@ -3,13 +3,15 @@
 //! `build_server` opens everything it needs before it serves anything, so a
 //! fault is a message and not half a server. `boots` is the rack as DHCP and
 //! booting see it, `observer` takes what they saw into the record, `bmcs`
-//! switches power, `images` builds images, `listen` holds the sockets, `check`
-//! is `build-server check`. Only `bin` calls this.
+//! switches power, `dhcp_settings` says what DHCP serves, `images` builds images, `claim` sees to it that one server
+//! writes to a store, `listen` holds the sockets, `check` is `build-server check`. Only `bin` calls this.
 
 pub mod bmcs;
 pub mod boots;
 pub mod build_server;
 pub mod check;
+pub mod claim;
+pub mod dhcp_settings;
 pub mod images;
 pub mod listen;
 pub mod observer;

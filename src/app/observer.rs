@@ -40,14 +40,15 @@ pub enum Seen {
 /// The end that protocols hold.
 #[derive(Clone)]
 pub struct Observer {
-    to: mpsc::Sender<Seen>,
+    to: mpsc::Sender<(Time, Seen)>,
     lost: Arc<AtomicU64>,
 }
 
 impl Observer {
-    /// Hands a sighting over; returns at once.
+    /// Hands a sighting over, with the time: it may be read much later, when
+    /// the store was away. Returns at once.
     pub fn send(&self, seen: Seen) {
-        if self.to.try_send(seen).is_err() {
+        if self.to.try_send((Time::now(), seen)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -71,7 +72,7 @@ impl tftp::Sink for Observer {
 }
 
 /// The queue's two ends.
-pub fn queue() -> (Observer, mpsc::Receiver<Seen>) {
+pub fn queue() -> (Observer, mpsc::Receiver<(Time, Seen)>) {
     let (to, from) = mpsc::channel(QUEUE);
     (Observer { to, lost: Arc::default() }, from)
 }
@@ -96,13 +97,13 @@ struct Meaning {
 
 impl Recorder {
     /// Works until the queue is closed.
-    pub async fn run(self, mut from: mpsc::Receiver<Seen>) {
+    pub async fn run(self, mut from: mpsc::Receiver<(Time, Seen)>) {
         let mut waiting = Vec::new();
         while from.recv_many(&mut waiting, 256).await > 0 {
             let mut batch = Batch::new();
             let mut inputs = Vec::new();
-            for seen in waiting.drain(..) {
-                let m = self.meaning(seen, &mut batch);
+            for (at, seen) in waiting.drain(..) {
+                let m = self.meaning(seen, at, &mut batch);
                 batch.events.extend(m.event);
                 inputs.extend(m.inputs);
             }
@@ -147,8 +148,7 @@ impl Recorder {
         }
     }
 
-    fn meaning(&self, seen: Seen, batch: &mut Batch) -> Meaning {
-        let now = Time::now();
+    fn meaning(&self, seen: Seen, now: Time, batch: &mut Batch) -> Meaning {
         match seen {
             // A packet that was not answered names no node: it may be a known
             // one's all the same.
@@ -215,7 +215,8 @@ impl Recorder {
                 | dhcp::SightingKind::Ack
                 | dhcp::SightingKind::Ignored(dhcp::Reason::NotNetboot)
         );
-        let inputs = if answered { vec![(node, Input::Dhcp(s.hints.kind))] } else { Vec::new() };
+        let inputs =
+            if answered { vec![(node, Input::Dhcp(s.hints.kind, now))] } else { Vec::new() };
         Meaning { event: Some(e), inputs }
     }
 

@@ -1,6 +1,7 @@
 //! Configuration: `wire` is the file as written (serde, TOML, unknown keys
 //! refused), `resolved` is what the program works with (typed, checked
-//! against itself, defaults filled in), `nodes` reads inventory files.
+//! against itself, defaults filled in), `subnets` are the networks behind
+//! relays, `nodes` reads inventory files.
 //!
 //! [`load`] is called by `app` and by `build-server check`. A file that does
 //! not hold together is refused with file, line and what would be right, and
@@ -8,6 +9,7 @@
 
 pub mod nodes;
 pub mod resolved;
+pub mod subnets;
 pub mod wire;
 
 pub use resolved::{Config, Deadlines, DhcpMode, Network};

@@ -188,7 +188,10 @@ pub fn admit(spec: &mut NodeSpec, net: &Network, taken: &Taken) -> Result<(), St
         && let Some(other) = taken.bmcs.get(&(b.address, b.port))
     {
         let at = format!("{}:{}", b.address, b.port);
-        return Err(format!("BMC {at} of {name} is {other}'s; powering one would cycle the other"));
+        return Err(format!(
+            "BMC {at} of {name} is {other}'s already, and powering one would cycle the other; \
+             give {name} the address and port of its own"
+        ));
     }
     if spec.labels.len() > 64
         || spec.labels.iter().any(|(k, v)| {
@@ -212,8 +215,13 @@ pub fn admit(spec: &mut NodeSpec, net: &Network, taken: &Taken) -> Result<(), St
             })?;
     }
     let a = spec.address;
-    if !(lo..=hi).contains(&a) {
-        return Err(format!("address {a} of {name} is outside the range {lo} to {hi} served here"));
+    if !(lo..=hi).contains(&a) && !net.is_relayed_host(a) {
+        let also: Vec<String> =
+            net.relayed.iter().map(|r| format!(" and {}/{}", r.net, r.prefix)).collect();
+        let also = also.concat();
+        return Err(format!(
+            "address {a} of {name} is outside the range {lo} to {hi}{also} served here"
+        ));
     }
     if let Some(other) = taken.addresses.get(&a) {
         return Err(format!(
@@ -300,6 +308,38 @@ mod tests {
         assert!(e.starts_with("rack.toml:4:") && e.contains("`labels`"), "{e}");
         let e = read(&format!("{A}address='10.9.0.1'\n")).unwrap_err();
         assert!(e.contains("outside the range 10.1.0.10 to 10.1.0.12"), "{e}");
+    }
+
+    #[test]
+    fn two_nodes_on_one_bmc_are_refused_with_the_line_and_two_ports_are_two_bmcs() {
+        let bmc = |port| format!("bmc={{address='10.2.0.5',port={port},user='u'}}\n");
+        let b = "[[node]]\nname='b'\nmac='52:54:00:00:00:02'\n";
+        let e = read(&format!("{A}{}{b}{}", bmc(623), bmc(623))).unwrap_err();
+        assert!(e.starts_with("rack.toml:5:"), "{e}");
+        for word in ["10.2.0.5:623 of b", "a's already", "give b the address and port of its own"] {
+            assert!(e.contains(word), "{e}");
+        }
+        assert_eq!(read(&format!("{A}{}{b}{}", bmc(623), bmc(6230))).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_node_behind_a_relay_has_an_address_of_its_subnet_but_not_the_router_s() {
+        let mut net = net();
+        net.relay("10.8.0.0/24", [10, 8, 0, 1].into()).unwrap();
+        let admit = |address: [u8; 4]| {
+            let text = format!("{A}address='{}'\n", Ipv4Addr::from(address));
+            let mut all = parse(&text, "rack.toml").unwrap();
+            admit_all(&mut all, "rack.toml", &net, Taken::default()).map_err(|e| e.to_string())
+        };
+        admit([10, 8, 0, 20]).unwrap();
+        admit([10, 1, 0, 10]).unwrap();
+        for outside in [[10, 8, 0, 1], [10, 8, 0, 255], [10, 9, 0, 20]] {
+            let e = admit(outside).unwrap_err();
+            assert!(e.starts_with("rack.toml:1:"), "{e}");
+            assert!(e.contains("range 10.1.0.10 to 10.1.0.12 and 10.8.0.0/24 served"), "{e}");
+        }
+        assert_eq!(net.around([10, 8, 0, 20].into()).router, Some([10, 8, 0, 1].into()));
+        assert_eq!(net.around([10, 1, 0, 10].into()).router, None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The configuration as the program uses it: typed, complete, consistent.
 
+use super::subnets::{self, Relayed};
 use super::wire;
 use crate::model::plan::BootMethod;
 use crate::model::{Name, Phase};
@@ -49,6 +50,8 @@ pub struct Network {
     pub search: Vec<String>,
     /// Relay agents (`giaddr`) that are answered.
     pub relays: Vec<Ipv4Addr>,
+    /// Networks behind relay agents.
+    pub relayed: Vec<Relayed>,
 }
 
 impl Network {
@@ -60,9 +63,7 @@ impl Network {
 
     /// First and last host address of the subnet.
     pub fn hosts(&self) -> (Ipv4Addr, Ipv4Addr) {
-        let net = u32::from(self.net);
-        let size = 1u32 << (32 - u32::from(self.prefix));
-        (Ipv4Addr::from(net + 1), Ipv4Addr::from(net + size - 2))
+        subnets::hosts(self.net, self.prefix)
     }
 }
 
@@ -179,7 +180,11 @@ pub fn resolve(w: wire::Wire, base: &Path) -> Result<Config, Fault> {
         Some(p) => base.join(p),
         None => state_dir.join(name),
     };
-    let network = network(w.network)?;
+    let mut network = network(w.network)?;
+    for s in w.subnets {
+        let at = s.subnet.span();
+        network.relay(s.subnet.get_ref(), s.router).or_else(|m| fault(at, m))?;
+    }
     let lease_seconds = match w.dhcp.lease_seconds {
         Some(s) if *s.get_ref() < 60 => {
             return fault(s.span(), "lease_seconds must be at least 60");
@@ -217,20 +222,8 @@ pub fn resolve(w: wire::Wire, base: &Path) -> Result<Config, Fault> {
 }
 
 fn network(n: wire::Network) -> Result<Network, Fault> {
-    const FORM: &str = "a subnet is written like 10.1.0.0/24, with a prefix of 8 to 30";
     let at = n.subnet.span();
-    let (net, prefix) = match n.subnet.get_ref().split_once('/') {
-        Some((a, p)) => match (a.parse::<Ipv4Addr>(), p.parse::<u8>()) {
-            (Ok(a), Ok(p)) if (8..=30).contains(&p) => (a, p),
-            _ => return fault(at, FORM),
-        },
-        None => return fault(at, FORM),
-    };
-    let mask = u32::MAX << (32 - u32::from(prefix));
-    let base = Ipv4Addr::from(u32::from(net) & mask);
-    if base != net {
-        return fault(at, format!("{net}/{prefix} is not a network address; use {base}/{prefix}"));
-    }
+    let (net, prefix) = subnets::cidr(n.subnet.get_ref()).or_else(|m| fault(at, m))?;
     let out = Network {
         interface: n.interface,
         address: *n.address.get_ref(),
@@ -243,6 +236,7 @@ fn network(n: wire::Network) -> Result<Network, Fault> {
         domain: n.domain,
         search: n.search,
         relays: n.relays,
+        relayed: Vec::new(),
     };
     let (first, last) = out.hosts();
     let hosts = format!("the subnet's hosts are {first} to {last}");

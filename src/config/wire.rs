@@ -18,6 +18,8 @@ pub struct Wire {
     pub store: Option<String>,
     pub network: Network,
     #[serde(default)]
+    pub subnets: Vec<Subnet>,
+    #[serde(default)]
     pub dhcp: Dhcp,
     #[serde(default)]
     pub tftp: Tftp,
@@ -51,6 +53,15 @@ pub struct Network {
     pub search: Vec<String>,
     #[serde(default)]
     pub relays: Vec<Ipv4Addr>,
+}
+
+/// `[[subnets]]`: a network behind a relay agent.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "documented key by key in docs/operations.md")]
+pub struct Subnet {
+    pub subnet: Spanned<String>,
+    pub router: Ipv4Addr,
 }
 
 /// `[dhcp]`

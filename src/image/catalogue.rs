@@ -2,7 +2,7 @@
 //! `image.toml` is not an image, which is how an unfinished build stays
 //! invisible.
 
-use super::description::{BakedDescription, Description, FORMAT};
+use super::description::{BakedDescription, Description, FORMAT, FileEntry};
 use crate::model::plan::RootfsPlan;
 use crate::model::{Digest, Name};
 use std::collections::BTreeMap;
@@ -116,7 +116,9 @@ impl Image {
 
     /// What the agent is told to write: the baked variant, else the bare
     /// image. `prefix` is where the server serves the catalogue's directory,
-    /// such as `/images`. `None` when the image is not of method `image`.
+    /// such as `/images`. The paths name the [`version`], so that a node never
+    /// gets the files of an image that was built anew in the meantime. `None`
+    /// when the image is not of method `image`.
     pub fn rootfs_plan(&self, baked: Option<&Baked>, prefix: &str) -> Option<RootfsPlan> {
         let at = format!("{}/{}", prefix.trim_end_matches('/'), self.name);
         let (at, files, bytes) = match baked {
@@ -127,6 +129,7 @@ impl Image {
             ),
             None => (at, &self.description.files, self.description.rootfs.as_ref()?.bytes),
         };
+        let at = format!("{at}/{}", version(files)?);
         Some(RootfsPlan {
             data: format!("{at}/rootfs.zst"),
             index: format!("{at}/rootfs.idx"),
@@ -134,6 +137,13 @@ impl Image {
             bytes,
         })
     }
+}
+
+/// What tells one build of these files from another: the first 16 hexadecimal
+/// digits of the digest of `rootfs.idx`, which fixes every byte of the root
+/// file system. `None` where there is no such file.
+pub fn version(files: &BTreeMap<String, FileEntry>) -> Option<String> {
+    Some(files.get("rootfs.idx")?.sha256.to_hex()[..16].to_owned())
 }
 
 /// A directory of images. Every call reads the disk, so that a finished build
@@ -225,7 +235,7 @@ fn load_baked(name: &Name, dir: &Path, profile: &Name, image: &Digest) -> Option
 fn check_files(
     name: &Name,
     dir: &Path,
-    files: &BTreeMap<String, super::FileEntry>,
+    files: &BTreeMap<String, FileEntry>,
 ) -> Result<(), ImageError> {
     for (file, entry) in files {
         let path = dir.join(file);

@@ -89,11 +89,12 @@ pub fn run(
     let mut child = command.spawn().map_err(start)?;
     // It holds the writing ends, which must close when the child does.
     drop(command);
-    let (lines_in, lines) = channel();
-    let reader = reader(from, lines_in);
+    let (lines_in, said) = channel();
+    let reader = lines(from, lines_in);
     let mut last: Vec<String> = Vec::new();
     let cancelled = loop {
-        match lines.recv_timeout(Duration::from_millis(200)) {
+        match said.recv_timeout(Duration::from_millis(200)) {
+            Ok(line) if line.is_empty() => {}
             Ok(line) => {
                 progress.log(&line);
                 last.push(line);
@@ -131,14 +132,24 @@ fn kill(child: &mut Child) {
     let _ = child.kill();
 }
 
-fn reader(from: impl Read + Send + 'static, to: Sender<String>) -> std::thread::JoinHandle<()> {
+/// Longest line that is kept in one piece: a program that never ends its line
+/// must not fill the memory.
+const LONGEST_LINE: u64 = 64 << 10;
+
+/// A program's output line by line, from a thread of its own, until it ends or
+/// nobody listens; the end of a line is trimmed, what is no UTF-8 replaced.
+pub fn lines(from: impl Read + Send + 'static, to: Sender<String>) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let mut from = BufReader::new(from);
         let mut line = Vec::new();
-        while matches!(from.read_until(b'\n', &mut line), Ok(n) if n > 0) {
+        loop {
+            let read = (&mut from).take(LONGEST_LINE).read_until(b'\n', &mut line);
+            if !matches!(read, Ok(n) if n > 0) {
+                return;
+            }
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             line.clear();
-            if !text.is_empty() && to.send(text).is_err() {
+            if to.send(text).is_err() {
                 return;
             }
         }
@@ -167,6 +178,17 @@ mod tests {
         let said = run("the script", command, &mut Silent).unwrap_err().to_string();
         assert!(said.contains("the script failed") && said.contains("broken"), "{said}");
         assert!(!said.contains("\n5\n"), "{said}");
+    }
+
+    #[test]
+    fn output_without_an_end_of_line_comes_in_bounded_pieces() {
+        let (to, said) = channel();
+        let endless = io::Cursor::new(vec![b'x'; 200 << 10]).chain(&b"\nend \xff\n"[..]);
+        lines(endless, to).join().unwrap();
+        let said: Vec<String> = said.iter().collect();
+        assert!(said.iter().all(|l| l.len() <= 64 << 10), "{}", said.len());
+        assert_eq!(said.concat().len(), (200 << 10) + "end \u{fffd}".len());
+        assert_eq!(said.last().unwrap(), "end \u{fffd}");
     }
 
     #[test]

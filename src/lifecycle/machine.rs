@@ -27,8 +27,9 @@ pub enum Input {
         /// Whether another try may help (not for a wrong password).
         again: bool,
     },
-    /// A DHCP packet from one of the node's MACs.
-    Dhcp(ClientKind),
+    /// A DHCP packet from one of the node's MACs, and when it was seen: it may
+    /// be told late.
+    Dhcp(ClientKind, Time),
     /// The loader is being fetched by TFTP or HTTP.
     LoaderAsked,
     /// The loader has asked for its script.
@@ -136,7 +137,7 @@ impl Machine<'_> {
                 }
                 if again { self.retry(reason) } else { self.fail(reason) }
             }
-            Input::Dhcp(kind) => self.dhcp(kind),
+            Input::Dhcp(kind, seen) => self.dhcp(kind, seen),
             Input::LoaderAsked => self.enter_from(Phase::Loader, Phase::Dhcp),
             Input::ScriptAsked => self.enter_from(Phase::Kernel, Phase::Loader),
             Input::KernelFetched => self.enter_from(Phase::Installer, Phase::Kernel),
@@ -192,7 +193,12 @@ impl Machine<'_> {
         }
     }
 
-    fn dhcp(&mut self, kind: ClientKind) {
+    fn dhcp(&mut self, kind: ClientKind, seen: Time) {
+        // A packet from before this phase tells of a boot that is already
+        // accounted for.
+        if self.build.current().is_some_and(|p| seen < p.started) {
+            return;
+        }
         match (self.build.phase, kind) {
             (Phase::Dhcp, ClientKind::Os) => self.retry(
                 "an operating system asked for an address, not the firmware: the BMC did not \

@@ -48,6 +48,11 @@ fn run(b: &mut Build, inputs: &[Input]) -> Vec<Effect> {
     out
 }
 
+/// A packet that is told as it is seen.
+fn dhcp(kind: ClientKind) -> Input {
+    Input::Dhcp(kind, Time::MAX)
+}
+
 fn report(phase: Phase) -> Input {
     Input::Reported(PhaseReport { phase, bytes: 0, total: 0, message: None })
 }
@@ -73,9 +78,9 @@ fn a_good_install_passes_every_phase_in_order_and_ends_deployed() {
         &[
             Input::Start,
             Input::Powered("cycled".into()),
-            Input::Dhcp(ClientKind::Pxe),
+            dhcp(ClientKind::Pxe),
             Input::LoaderAsked,
-            Input::Dhcp(ClientKind::Ipxe),
+            dhcp(ClientKind::Ipxe),
             Input::ScriptAsked,
             Input::KernelFetched,
             Input::FactsSeen,
@@ -84,7 +89,7 @@ fn a_good_install_passes_every_phase_in_order_and_ends_deployed() {
             report(Phase::Profile),
             report(Phase::Bootloader),
             installed(),
-            Input::Dhcp(ClientKind::Os),
+            dhcp(ClientKind::Os),
             Input::Booted("6.1".into()),
             verified(true),
         ],
@@ -122,7 +127,7 @@ fn no_dhcp_packet_means_a_new_boot_and_after_the_last_attempt_failure() {
 #[test]
 fn a_disk_boot_instead_of_a_network_boot_is_noticed_at_once() {
     let mut b = build();
-    let out = run(&mut b, &[Input::Start, Input::Powered("".into()), Input::Dhcp(ClientKind::Os)]);
+    let out = run(&mut b, &[Input::Start, Input::Powered("".into()), dhcp(ClientKind::Os)]);
     assert_eq!((b.phase, b.attempt), (Phase::Power, 2));
     assert_eq!(out.iter().filter(|e| **e == Effect::ArmAndPower).count(), 2);
     assert!(b.phases[1].reason.as_ref().unwrap().contains("did not honour"));
@@ -162,8 +167,25 @@ fn as_long_as_bytes_move_the_image_is_not_overdue() {
 #[test]
 fn a_power_cut_in_the_middle_of_the_image_starts_a_new_attempt() {
     let mut b = build();
-    run(&mut b, &[Input::Start, report(Phase::Image), Input::Dhcp(ClientKind::Pxe)]);
+    run(&mut b, &[Input::Start, report(Phase::Image), dhcp(ClientKind::Pxe)]);
     assert_eq!((b.phase, b.attempt, b.outcome), (Phase::Loader, 2, BuildOutcome::Running));
+}
+
+#[test]
+fn a_packet_that_is_told_late_is_no_restart_and_no_disk_boot() {
+    let mut b = build();
+    let seen_in_second = |s, kind| Input::Dhcp(kind, at(s));
+    run(&mut b, &[Input::Start, Input::Powered("".into())]);
+    // An installed system's renewal from before the machine was cycled.
+    step(&mut b, seen_in_second(0, ClientKind::Os), &limits(), at(5));
+    assert_eq!((b.phase, b.attempt), (Phase::Dhcp, 1));
+    step(&mut b, dhcp(ClientKind::Pxe), &limits(), at(6));
+    step(&mut b, report(Phase::Image), &limits(), at(60));
+    // The firmware's first packet, handed in once the store was back.
+    step(&mut b, seen_in_second(6, ClientKind::Pxe), &limits(), at(90));
+    assert_eq!((b.phase, b.attempt), (Phase::Image, 1));
+    step(&mut b, seen_in_second(91, ClientKind::Pxe), &limits(), at(92));
+    assert_eq!((b.phase, b.attempt), (Phase::Loader, 2), "a real restart still is one");
 }
 
 #[test]
@@ -196,7 +218,7 @@ fn any_input() -> impl Strategy<Value = Input> {
             Just(ClientKind::Ipxe),
             Just(ClientKind::Os)
         ]
-        .prop_map(Input::Dhcp),
+        .prop_map(dhcp),
         Just(Input::LoaderAsked),
         Just(Input::ScriptAsked),
         Just(Input::KernelFetched),

@@ -28,7 +28,7 @@ pub use orders::InstallOrder;
 pub use rack::{Arm, Armed, Rack};
 
 use crate::config::ConfigError;
-use crate::model::{NodeName, OperationId};
+use crate::model::{BuildId, NodeName, OperationId};
 use crate::store::StoreError;
 
 /// Why the life cycle did not do what was asked.
@@ -53,6 +53,9 @@ pub enum LifeError {
         /// What it is busy with.
         operation: OperationId,
     },
+    /// The build has ended.
+    #[error("build {0} has ended")]
+    Over(BuildId),
     /// It makes no sense in this state.
     #[error("{0}")]
     NotNow(String),

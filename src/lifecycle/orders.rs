@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 /// An install that was checked: image and profile exist and fit.
 pub struct InstallOrder {
-    /// Node.
-    pub node: NodeName,
+    /// The node as it was when the plan was made.
+    pub node: NodeSpec,
     /// Who asks.
     pub actor: String,
     /// Inputs, for the record.
@@ -48,30 +48,37 @@ impl Rack {
     /// Starts an install; the operation answers for it.
     pub async fn install(self: &Arc<Self>, order: InstallOrder) -> Result<Operation, LifeError> {
         let _turn = self.turn.lock().await;
-        self.must_be_free(&order.node)?;
+        let name = order.node.name.clone();
+        self.must_be_free(&name)?;
         let now = Time::now();
-        let mut node = self.view().inventory.find(order.node.as_str()).map(|n| (**n).clone())?;
+        let mut node = self.view().inventory.find(name.as_str()).map(|n| (**n).clone())?;
+        // The plan names the disk that is wiped: it must be the one that the
+        // operator names now.
+        if node.spec != order.node {
+            let m = format!(
+                "{name} was changed while its install was prepared; nothing was done, ask again"
+            );
+            return Err(LifeError::NotNow(m));
+        }
         if node.status.life == LifeCycle::Retired {
             let m = format!(
-                "{} is retired; bring it back with `provision nodes set {} --in-service`",
-                order.node, order.node
+                "{name} is retired; bring it back with `provision nodes set {name} --in-service`"
             );
             return Err(LifeError::NotNow(m));
         }
         if node.spec.bmc.is_none() {
             let m = format!(
-                "{} has no BMC to power it with; set one with `provision nodes set {} --bmc ADDRESS --bmc-user USER`",
-                order.node, order.node
+                "{name} has no BMC to power it with; set one with `provision nodes set {name} --bmc ADDRESS --bmc-user USER`"
             );
             return Err(LifeError::NotNow(m));
         }
         let operation = Operation {
-            node: Some(order.node.clone()),
+            node: Some(name.clone()),
             ..new_operation(OperationKind::Install, &order.actor, now)
         };
         let mut build = Build {
             id: BuildId::generate(),
-            node: order.node.clone(),
+            node: name,
             operation: operation.id.clone(),
             actor: order.actor,
             inputs: order.inputs,
@@ -115,7 +122,12 @@ impl Rack {
             .put(kind::BUILD, build.id.as_str(), &build, Expect::Absent)?
             .put(kind::OPERATION, operation.id.as_str(), &operation, Expect::Absent)?
             .put(kind::NODE, node.spec.name.as_str(), &node, Expect::Any)?;
-        self.commit(batch).await?;
+        if let Err(e) = self.commit(batch).await {
+            if matches!(e, StoreError::Unavailable { .. }) {
+                self.doubt(build, operation);
+            }
+            return Err(e.into());
+        }
         let id = build.id.clone();
         {
             let mut v = self.view_mut();

@@ -70,6 +70,9 @@ pub struct Rack {
     /// The one arming under way for a build.
     arming: std::sync::Mutex<HashMap<BuildId, tokio::task::AbortHandle>>,
     written: std::sync::Mutex<HashMap<BuildId, Time>>,
+    /// Orders that were refused since the store did not answer: it may hold
+    /// them all the same.
+    pub(super) doubtful: std::sync::Mutex<Vec<(Build, Operation)>>,
 }
 
 impl Rack {
@@ -102,6 +105,7 @@ impl Rack {
             was_away: AtomicBool::new(false),
             arming: Default::default(),
             written: Default::default(),
+            doubtful: Default::default(),
         });
         rack.abandon_lost_operations().await?;
         rack.abandon_ghosts().await?;
@@ -146,17 +150,20 @@ impl Rack {
             Ok(events) => {
                 if !self.store_ok.swap(true, Ordering::Relaxed) {
                     tracing::warn!(store = self.store.name(), "the store is back");
+                    self.tell_operations(None);
                 }
                 for e in events {
                     // No subscriber is no fault.
                     let _ = self.events.send(e.clone());
                 }
             }
-            Err(StoreError::Unavailable { why, .. }) => {
+            Err(e @ StoreError::Unavailable { why, .. }) => {
                 self.was_away.store(true, Ordering::Relaxed);
                 if self.store_ok.swap(false, Ordering::Relaxed) {
                     tracing::error!(store = self.store.name(), %why, "the store cannot be used");
+                    self.wake.notify_one();
                 }
+                self.tell_operations(Some(&e.to_string()));
             }
             Err(_) => {}
         }
@@ -180,6 +187,18 @@ impl Rack {
     /// Gives an input to a build.
     pub async fn input(self: &Arc<Self>, id: &BuildId, input: Input) -> Result<(), LifeError> {
         let _turn = self.turn.lock().await;
+        self.input_in_turn(id, input).await
+    }
+
+    /// What the node's agent reports: refused once the build has ended, also
+    /// when it ended while the report was on its way, since the agent takes
+    /// the answer for leave to go on.
+    pub async fn report(self: &Arc<Self>, id: &BuildId, input: Input) -> Result<(), LifeError> {
+        let _turn = self.turn.lock().await;
+        let runs = self.view().builds.get(id).is_some_and(|b| b.outcome == BuildOutcome::Running);
+        if !runs {
+            return Err(LifeError::Over(id.clone()));
+        }
         self.input_in_turn(id, input).await
     }
 

@@ -6,12 +6,16 @@
 //! with the reason.
 
 use super::machine::Input;
-use super::rack::operation_of;
+use super::rack::{View, operation_of};
 use super::{LifeError, Rack};
 use crate::model::{Build, BuildOutcome, NewEvent, Operation, OperationState, Outcome, Time};
 use crate::store::{Batch, Expect, kind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// How long to wait between two looks for a store that is away.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 impl Rack {
     /// Goes on with the builds that were running, with a minute's grace,
@@ -43,13 +47,13 @@ impl Rack {
             let next = running.iter().filter_map(|b| Some(b.current()?.deadline)).min();
             let wait = next.map(|t| {
                 let left = t.duration_since(now);
-                std::time::Duration::try_from(left).unwrap_or_default()
+                Duration::try_from(left).unwrap_or_default().max(Duration::from_millis(50))
             });
+            let away = self.was_away.load(Ordering::Relaxed);
+            let wait = if away { Some(LOOK_AGAIN) } else { wait };
             let sleep = async {
                 match wait {
-                    Some(w) => {
-                        tokio::time::sleep(w.max(std::time::Duration::from_millis(50))).await
-                    }
+                    Some(w) => tokio::time::sleep(w).await,
                     None => std::future::pending().await,
                 }
             };
@@ -58,16 +62,8 @@ impl Rack {
                 () = self.wake.notified() => continue,
                 () = sleep => {}
             }
-            if self.was_away.load(Ordering::Relaxed) {
-                // Wait for a write that succeeds, then give everybody time; a
-                // write that fails meanwhile sets the flag again.
-                let e = NewEvent::new(Time::now(), "server", "store.back", Outcome::Ok);
-                if self.log(vec![e]).await.is_ok() {
-                    self.was_away.store(false, Ordering::Relaxed);
-                    self.clone().returned().await;
-                } else {
-                    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-                }
+            if away {
+                self.look_for_store().await;
                 continue;
             }
             for b in self.running() {
@@ -78,12 +74,109 @@ impl Rack {
         }
     }
 
-    /// Operations other than installs do not outlive the process that ran
-    /// them: those found running were cut off, and say so.
+    /// Asks for a write that succeeds, then gives everybody time; a write
+    /// that fails meanwhile sets the flag again.
+    async fn look_for_store(self: &Arc<Self>) {
+        let e = NewEvent::new(Time::now(), "server", "store.back", Outcome::Ok);
+        if self.log(vec![e]).await.is_err() {
+            return;
+        }
+        self.was_away.store(false, Ordering::Relaxed);
+        if let Err(e) = self.settle_doubts().await {
+            tracing::error!(error = %e, "whether refused installs were written is not known yet");
+        }
+        self.clone().returned().await;
+    }
+
+    /// Says in every running operation that the store is away (`None`: that
+    /// it is back), since nothing can end before it returns.
+    pub(super) fn tell_operations(&self, why: Option<&str>) {
+        let mut v = self.view_mut();
+        let View { builds, operations, .. } = &mut *v;
+        for o in operations.values_mut().filter(|o| !o.state.is_final()) {
+            let build = o.build.as_ref().and_then(|b| builds.get(b));
+            let usual = || Some(build?.current()?.reason.clone()).flatten();
+            let reason = match why {
+                Some(w) => Some(format!("{w}; it goes on when the store is back")),
+                None => usual(),
+            };
+            if o.reason != reason {
+                *o = Arc::new(Operation { reason, ..(**o).clone() });
+            }
+        }
+    }
+
+    /// Keeps in mind an order that was refused since the store did not answer.
+    pub(super) fn doubt(&self, build: Build, operation: Operation) {
+        let mut doubtful = self.doubtful.lock().unwrap_or_else(PoisonError::into_inner);
+        doubtful.push((build, operation));
+    }
+
+    /// Ends refused orders that the store took all the same: whoever asked was
+    /// told that nothing was done, and must not find the node wiped later.
+    async fn settle_doubts(self: &Arc<Self>) -> Result<(), LifeError> {
+        let _turn = self.turn.lock().await;
+        loop {
+            let first = {
+                let doubtful = self.doubtful.lock().unwrap_or_else(PoisonError::into_inner);
+                doubtful.first().cloned()
+            };
+            let Some((build, operation)) = first else { return Ok(()) };
+            if self.store.get(kind::BUILD, build.id.as_str()).await?.is_some() {
+                let why = "the store did not answer when this was ordered, so it was refused";
+                self.end_unowned(build, Some(operation), why).await?;
+            }
+            self.doubtful.lock().unwrap_or_else(PoisonError::into_inner).remove(0);
+        }
+    }
+
+    /// Ends a build that is not its node's: build, operation and the node as
+    /// it is known here, in one commit.
+    async fn end_unowned(
+        self: &Arc<Self>,
+        mut b: Build,
+        operation: Option<Operation>,
+        why: &str,
+    ) -> Result<(), LifeError> {
+        let now = Time::now();
+        b.outcome = BuildOutcome::Failed;
+        b.ended = Some(now);
+        b.reason = Some(why.to_owned());
+        if let Some(p) = b.phases.last_mut() {
+            p.ended = Some(now);
+        }
+        let operation = operation.map(Arc::new);
+        let operation = operation_of(operation.as_ref(), &b, now);
+        let event = NewEvent::new(now, "server", "install.failed", Outcome::Failed)
+            .node(&b.node)
+            .with("build", &b.id)
+            .with("reason", why);
+        let mut batch =
+            Batch::new().event(event).put(kind::BUILD, b.id.as_str(), &b, Expect::Any)?;
+        if let Some(o) = &operation {
+            batch = batch.put(kind::OPERATION, o.id.as_str(), o, Expect::Any)?;
+        }
+        let node = self.view().inventory.get(&b.node).cloned();
+        if let Some(n) = node {
+            batch = batch.put(kind::NODE, n.spec.name.as_str(), &*n, Expect::Any)?;
+        }
+        self.commit(batch).await?;
+        let mut v = self.view_mut();
+        v.builds.insert(b.id.clone(), Arc::new(b));
+        if let Some(o) = operation {
+            v.operations.insert(o.id.clone(), Arc::new(o));
+        }
+        Ok(())
+    }
+
+    /// Operations other than builds do not outlive the process that ran them:
+    /// those found running were cut off, and say so.
     pub(super) async fn abandon_lost_operations(self: &Arc<Self>) -> Result<(), LifeError> {
         let lost: Vec<Operation> = {
             let v = self.view();
-            let is_lost = |o: &&Arc<Operation>| !o.state.is_final() && o.build.is_none();
+            let has_build =
+                |o: &Operation| o.build.as_ref().is_some_and(|b| v.builds.contains_key(b));
+            let is_lost = |o: &&Arc<Operation>| !o.state.is_final() && !has_build(o);
             v.operations.values().filter(is_lost).map(|o| (**o).clone()).collect()
         };
         for mut o in lost {
@@ -105,22 +198,9 @@ impl Rack {
             let running = v.builds.values().filter(|b| b.outcome == BuildOutcome::Running);
             running.filter(|b| !own(b)).map(|b| (**b).clone()).collect()
         };
-        for mut b in ghosts {
-            b.outcome = BuildOutcome::Failed;
-            b.ended = Some(Time::now());
-            b.reason = Some("another install of the node took its place".into());
-            let old = self.view().operations.get(&b.operation).cloned();
-            let operation = operation_of(old.as_ref(), &b, Time::now());
-            let mut batch = Batch::new().put(kind::BUILD, b.id.as_str(), &b, Expect::Any)?;
-            if let Some(o) = &operation {
-                batch = batch.put(kind::OPERATION, o.id.as_str(), o, Expect::Any)?;
-            }
-            self.commit(batch).await?;
-            let mut v = self.view_mut();
-            v.builds.insert(b.id.clone(), Arc::new(b));
-            if let Some(o) = operation {
-                v.operations.insert(o.id.clone(), Arc::new(o));
-            }
+        for b in ghosts {
+            let old = self.view().operations.get(&b.operation).map(|o| (**o).clone());
+            self.end_unowned(b, old, "another install of the node took its place").await?;
         }
         Ok(())
     }

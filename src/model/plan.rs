@@ -32,7 +32,7 @@ pub enum BootMethod {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootfsPlan {
     /// Path of the compressed file system on the server, such as
-    /// `/images/debian-12/rootfs.zst`.
+    /// `/images/debian-12/0123456789abcdef/rootfs.zst`.
     pub data: String,
     /// Path of its chunk index.
     pub index: String,

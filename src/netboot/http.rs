@@ -7,6 +7,7 @@
 use super::files::BootFiles;
 use super::{Fetch, Installing};
 use crate::image::Catalogue;
+use crate::image::catalogue::version;
 use crate::model::{Mac, Name, NodeName};
 use axum::Router;
 use axum::body::Body;
@@ -43,7 +44,8 @@ pub fn router(state: Arc<BootHttp>) -> Router {
         .route("/boot/loader/{file}", get(loader))
         .route("/boot/{mac}/{file}", get(own_file))
         .route("/images/{image}/{file}", get(image_file))
-        .route("/images/{image}/baked/{profile}/{file}", get(baked_file))
+        .route("/images/{image}/{version}/{file}", get(image_version))
+        .route("/images/{image}/baked/{profile}/{version}/{file}", get(baked_version))
         .with_state(state)
 }
 
@@ -91,26 +93,57 @@ async fn own_file(
     }
 }
 
+/// A file of the image as it is now: for people, and for scripts of a site.
 async fn image_file(
     State(s): State<Arc<BootHttp>>,
     Path((image, file)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    let Some(image) = open_image(&s, &image).await else { return not_found() };
-    let Some(entry) = image.description.files.get(&file) else { return not_found() };
-    send_file(image.dir.join(&file), &headers, Some(entry.sha256.to_hex()), None).await
+    send_image(&s, Wanting { image, profile: None, version: None, file }, &headers).await
 }
 
-async fn baked_file(
+async fn image_version(
     State(s): State<Arc<BootHttp>>,
-    Path((image, profile, file)): Path<(String, String, String)>,
+    Path((image, version, file)): Path<(String, String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    let Some(image) = open_image(&s, &image).await else { return not_found() };
-    let Ok(profile) = profile.parse::<Name>() else { return not_found() };
-    let Some(baked) = image.baked.get(&profile) else { return not_found() };
-    let Some(entry) = baked.description.files.get(&file) else { return not_found() };
-    send_file(baked.dir.join(&file), &headers, Some(entry.sha256.to_hex()), None).await
+    send_image(&s, Wanting { image, profile: None, version: Some(version), file }, &headers).await
+}
+
+async fn baked_version(
+    State(s): State<Arc<BootHttp>>,
+    Path((image, profile, version, file)): Path<(String, String, String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let profile = Some(profile);
+    send_image(&s, Wanting { image, profile, version: Some(version), file }, &headers).await
+}
+
+/// One file of an image, or of a profile baked into it.
+struct Wanting {
+    image: String,
+    profile: Option<String>,
+    version: Option<String>,
+    file: String,
+}
+
+async fn send_image(s: &Arc<BootHttp>, w: Wanting, headers: &HeaderMap) -> Response {
+    let Some(image) = open_image(s, &w.image).await else { return not_found() };
+    let of_profile = |p: &String| {
+        let baked = image.baked.get(&p.parse::<Name>().ok()?)?;
+        Some((&baked.dir, &baked.description.files))
+    };
+    let found = match &w.profile {
+        None => Some((&image.dir, &image.description.files)),
+        Some(p) => of_profile(p),
+    };
+    if w.version.is_some() && found.and_then(|(_, files)| version(files)) != w.version {
+        let text = format!("image {} was rebuilt while this build ran: install again", image.name);
+        return (StatusCode::CONFLICT, text).into_response();
+    }
+    let Some((dir, files)) = found else { return not_found() };
+    let Some(entry) = files.get(&w.file) else { return not_found() };
+    send_file(dir.join(&w.file), headers, Some(entry.sha256.to_hex()), None).await
 }
 
 async fn open_image(s: &Arc<BootHttp>, name: &str) -> Option<crate::image::Image> {

@@ -2,6 +2,7 @@
 
 use super::decide::Server;
 use super::{BootNode, Installing};
+use crate::config::Network;
 use crate::model::{Firmware, Secret};
 use crate::template::{Rendered, Syntax, TemplateError, Templates};
 use serde_json::json;
@@ -19,20 +20,14 @@ pub const SHIPPED: &[(&str, &str)] = &[
 pub struct Scripts {
     templates: Templates,
     server: Server,
-    prefix: u8,
-    router: Option<std::net::Ipv4Addr>,
+    network: Network,
 }
 
 impl Scripts {
     /// `site` is the directory of the site's own templates.
-    pub fn new(
-        site: PathBuf,
-        server: Server,
-        prefix: u8,
-        router: Option<std::net::Ipv4Addr>,
-    ) -> Self {
+    pub fn new(site: PathBuf, server: Server, network: Network) -> Self {
         let templates = Templates::new(site, SHIPPED, Syntax::BootScript);
-        Self { templates, server, prefix, router }
+        Self { templates, server, network }
     }
 
     /// The iPXE script for `node` as it now is.
@@ -74,14 +69,15 @@ impl Scripts {
     /// What the agent reads from `/proc/cmdline`. The address is given here
     /// so that the ramdisk needs no DHCP client and no second lease.
     fn kernel_args(&self, node: &BootNode, i: &Installing) -> String {
-        let gw = self.router.map(|r| format!(" provision.gw={r}")).unwrap_or_default();
+        let around = self.network.around(node.address);
+        let gw = around.router.map(|r| format!(" provision.gw={r}")).unwrap_or_default();
         let args = format!(
             "{} provision.server={} provision.mac={} provision.ip={}/{}{gw} provision.token={}",
             i.kernel_args,
             self.server.base(),
             node.mac,
             node.address,
-            self.prefix,
+            around.prefix,
             i.token.expose()
         );
         args.trim().to_owned()
@@ -115,7 +111,11 @@ mod tests {
     #[test]
     fn shipped_templates_render_and_name_the_nodes_own_files() {
         let server = Server { address: [10, 0, 0, 1].into(), http_port: 80 };
-        let s = Scripts::new("/nonexistent".into(), server, 24, None);
+        let text = "[network]\ninterface='e'\naddress='10.0.0.1'\nsubnet='10.0.0.0/24'\n\
+                    range=['10.0.0.10','10.0.0.12']\n\
+                    [[subnets]]\nsubnet='10.8.0.0/16'\nrouter='10.8.0.1'\n";
+        let config = crate::config::parse(text, "f", std::path::Path::new("/")).unwrap();
+        let s = Scripts::new("/nonexistent".into(), server, config.network);
         assert!(s.lint().is_empty(), "{:?}", s.lint());
         let mut node = example().unwrap();
         let text = s.ipxe(&node).unwrap().text;
@@ -125,6 +125,9 @@ mod tests {
         ));
         assert!(text.contains("provision.ip=192.0.2.1/24 provision.token=example"));
         assert!(s.pxelinux(&node).unwrap().text.contains("INITRD http://"));
+        node.address = [10, 8, 7, 1].into();
+        let text = s.ipxe(&node).unwrap().text;
+        assert!(text.contains("provision.ip=10.8.7.1/16 provision.gw=10.8.0.1 "), "{text}");
         node.installing = None;
         let text = s.ipxe(&node).unwrap().text;
         assert!(text.contains("sanboot") && !text.contains("kernel "));

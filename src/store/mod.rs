@@ -7,14 +7,21 @@
 //! events together and does all of them or none: a node never changes state
 //! without the event that says why, also when the process is killed.
 //!
-//! `sqlite` is the default, `redis` is for several servers, `memory` is for
-//! tests. All three pass the one contract in `tests/store_contract.rs`.
+//! One server at a time writes to a store ([`Store::claim`]): it keeps the
+//! rack in memory and does not follow what others write.
+//!
+//! `sqlite` is the default, `redis` lets a second host take over, `memory` is
+//! for tests. All three pass the one contract in `tests/store_contract.rs`.
 //! Callers are `lifecycle`, `api` and `app`; nothing here knows what the
 //! documents mean.
 
 pub mod memory;
+pub mod owner;
 pub mod redis;
+mod redis_lock;
 pub mod sqlite;
+
+pub use owner::{Claim, Owner};
 
 use crate::model::{Event, NewEvent, NodeName, Time};
 use async_trait::async_trait;
@@ -192,6 +199,18 @@ pub trait Store: State + EventLog {
     /// When it has returned `Ok`, a kill -9 loses nothing of it (SQLite:
     /// fsync; Redis: as durable as its `appendfsync` setting).
     async fn commit(&self, batch: Batch) -> Result<Vec<Event>, StoreError>;
+    /// Makes `owner` the only server that writes here, or says who is; asked
+    /// again every ten seconds, since a claim may expire. A store that nobody
+    /// else can reach grants it.
+    async fn claim(&self, owner: &Owner) -> Result<Claim, StoreError> {
+        let _ = owner;
+        Ok(Claim::Ours)
+    }
+    /// Gives the claim back, on an orderly stop.
+    async fn release(&self, owner: &Owner) -> Result<(), StoreError> {
+        let _ = owner;
+        Ok(())
+    }
     /// Whether it can be used now.
     async fn health(&self) -> Result<(), StoreError>;
     /// How it is called in messages, without credentials.

@@ -1,4 +1,4 @@
-//! The store for production with several servers: Redis 7.
+//! The store from which a second host can take over: Redis 7.
 //!
 //! Layout: a hash `provision:<kind>` a kind, field = key, value =
 //! `<version> <json>`; the stream `provision:events`, entry id `<seq>-0`, one
@@ -7,38 +7,43 @@
 //!
 //! A commit is one Lua script, so it is all or nothing. Redis has no SHA-256
 //! for scripts: the chain is computed here against the head last seen, and
-//! the script refuses when the head has moved (another server wrote), which
-//! is tried again. A commit whose answer was lost is recognised by finding
+//! the script refuses when the head has moved (another one wrote), which is
+//! tried again. A commit whose answer was lost is recognised by finding
 //! its last event in its place: it is not done twice.
 //!
 //! How much a crash of Redis itself may lose is Redis's `appendfsync`
 //! setting; `docs/operations.md` says to use `always`.
 
-use super::{Batch, Doc, EventLog, EventQuery, Expect, State, Store, StoreError, chain_all};
+use super::redis_lock::{self, LOCK};
+use super::{
+    Batch, Claim, Doc, EventLog, EventQuery, Expect, Owner, State, Store, StoreError, chain_all,
+};
 use crate::model::{Digest, Event, NewEvent};
 use async_trait::async_trait;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{AsyncCommands, Script, Value};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 const EVENTS: &str = "provision:events";
 const HEAD: &str = "provision:head";
 
-/// KEYS: head, events, then one hash a write. ARGV: expected head, new head,
-/// number of writes; a write is (field, expect, json or ''); then events, each
+/// KEYS: head, events, lock, then one hash a write. ARGV: expected head, new
+/// head, number of writes, our name in the lock or ''; a write is (field, expect, json or ''); then events, each
 /// (id, number of texts, texts …).
 static COMMIT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
+local owner = redis.call('GET', KEYS[3])
+if ARGV[4] ~= '' and owner and owner ~= ARGV[4] then return {'taken', owner} end
 local head = redis.call('GET', KEYS[1]) or ''
 if head ~= ARGV[1] then return {'head', head} end
 local n = tonumber(ARGV[3])
-local i = 4
+local i = 5
 local todo = {}
 for w = 1, n do
-  local key, field, expect, json = KEYS[2 + w], ARGV[i], ARGV[i+1], ARGV[i+2]
+  local key, field, expect, json = KEYS[3 + w], ARGV[i], ARGV[i+1], ARGV[i+2]
   i = i + 3
   local have = redis.call('HGET', key, field)
   local version = have and string.match(have, '^%d+') or '0'
@@ -65,6 +70,8 @@ return {'ok'}
 pub struct RedisStore {
     name: String,
     conn: ConnectionManager,
+    /// Our line in the lock, once we have it.
+    owner: OnceLock<String>,
 }
 
 fn key_of(kind: &str) -> String {
@@ -92,7 +99,7 @@ impl RedisStore {
         .await
         .map_err(|_| unavailable("no answer within 5 s".into()))?
         .map_err(|e| unavailable(e.to_string()))?;
-        Ok(Self { name, conn })
+        Ok(Self { name, conn, owner: OnceLock::new() })
     }
 
     fn lost(&self, e: redis::RedisError) -> StoreError {
@@ -266,12 +273,13 @@ impl Store for RedisStore {
         for _ in 0..100 {
             let events = chain_all(seq, hash, batch.events.clone());
             let mut call = COMMIT.prepare_invoke();
-            call.key(HEAD).key(EVENTS);
+            call.key(HEAD).key(EVENTS).key(LOCK);
             for w in &batch.writes {
                 call.key(key_of(w.kind));
             }
             let new_head = events.last().map(|e| format!("{} {}", e.seq, e.hash));
             call.arg(&head).arg(new_head.as_deref().unwrap_or("")).arg(batch.writes.len());
+            call.arg(self.owner.get().map(String::as_str).unwrap_or(""));
             for w in &batch.writes {
                 let expect = match w.expect {
                     Expect::Any => String::new(),
@@ -299,6 +307,10 @@ impl Store for RedisStore {
             };
             match answer.first().map(String::as_str) {
                 Some("ok") => return Ok(events),
+                Some("taken") => {
+                    let by = answer.get(1).map(String::as_str).unwrap_or("another");
+                    return Err(redis_lock::taken(&self.name, by));
+                }
                 Some("head") => {
                     (head, seq, hash) = parse_head(answer.get(1).cloned().unwrap_or_default())?;
                 }
@@ -313,6 +325,18 @@ impl Store for RedisStore {
             what: self.name.clone(),
             why: "other servers kept writing; tried 100 times".into(),
         })
+    }
+
+    async fn claim(&self, owner: &Owner) -> Result<Claim, StoreError> {
+        let claim = redis_lock::claim(self.conn.clone(), owner).await.map_err(|e| self.lost(e))?;
+        if claim == Claim::Ours {
+            let _ = self.owner.set(owner.line());
+        }
+        Ok(claim)
+    }
+
+    async fn release(&self, owner: &Owner) -> Result<(), StoreError> {
+        redis_lock::release(self.conn.clone(), owner).await.map_err(|e| self.lost(e))
     }
 
     async fn health(&self) -> Result<(), StoreError> {

@@ -7,12 +7,17 @@
 //! used on blocking threads; a second read-only one so that a long query does
 //! not delay a commit. The file is made with mode 0600.
 
-use super::{Batch, Doc, EventLog, EventQuery, Expect, State, Store, StoreError, chain_all};
+use super::{
+    Batch, Claim, Doc, EventLog, EventQuery, Expect, Owner, State, Store, StoreError, chain_all,
+};
 use crate::model::{Digest, Event, NewEvent};
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +36,9 @@ pub struct SqliteStore {
     name: String,
     write: Arc<Mutex<Connection>>,
     read: Arc<Mutex<Connection>>,
+    lock_path: PathBuf,
+    /// Locked as long as it is open.
+    lock: Mutex<Option<File>>,
 }
 
 impl SqliteStore {
@@ -56,7 +64,15 @@ impl SqliteStore {
             Ok(read)
         };
         let read = set_up().map_err(|e| unavailable(e.to_string()))?;
-        Ok(Self { name, write: Arc::new(Mutex::new(write)), read: Arc::new(Mutex::new(read)) })
+        let mut lock_path = path.as_os_str().to_owned();
+        lock_path.push(".lock");
+        Ok(Self {
+            name,
+            write: Arc::new(Mutex::new(write)),
+            read: Arc::new(Mutex::new(read)),
+            lock_path: lock_path.into(),
+            lock: Mutex::default(),
+        })
     }
 
     async fn on<T, F>(&self, conn: &Arc<Mutex<Connection>>, work: F) -> Result<T, StoreError>
@@ -244,6 +260,39 @@ impl Store for SqliteStore {
             Ok(events)
         })
         .await
+    }
+
+    /// A lock on `<file>.lock`, which the kernel takes back when we end,
+    /// however we end. SQLite's own locks are for single commits.
+    async fn claim(&self, owner: &Owner) -> Result<Claim, StoreError> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock.is_some() {
+            return Ok(Claim::Ours);
+        }
+        let failed = |e: std::io::Error| StoreError::Unavailable {
+            what: self.name.clone(),
+            why: format!("{}: {e}", self.lock_path.display()),
+        };
+        let mut options = std::fs::OpenOptions::new();
+        options.create(true).truncate(false).read(true).write(true).mode(0o600);
+        let mut file = options.open(&self.lock_path).map_err(failed)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut by = String::new();
+                file.take(300).read_to_string(&mut by).map_err(failed)?;
+                return Ok(Claim::Held { by, left: None });
+            }
+            Err(e) => return Err(failed(e.into())),
+        }
+        file.set_len(0).and_then(|()| file.write_all(owner.line().as_bytes())).map_err(failed)?;
+        *lock = Some(file);
+        Ok(Claim::Ours)
+    }
+
+    async fn release(&self, _: &Owner) -> Result<(), StoreError> {
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
     }
 
     async fn health(&self) -> Result<(), StoreError> {

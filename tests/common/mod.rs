@@ -3,5 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses some of these")]
 
+pub mod desk;
 pub mod rack;
 pub mod redis;
+pub mod relay;

@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 /// Network function "chassis".
 const CHASSIS: u8 = 0;
@@ -29,6 +30,9 @@ const GET_STATUS: u8 = 1;
 const CONTROL: u8 = 2;
 const SET_BOOT: u8 = 8;
 const GET_BOOT: u8 = 9;
+
+/// Read by nobody: whoever asked is gone.
+const GIVEN_UP: &str = "the command was taken back before it was sent";
 
 /// A BMC over IPMI.
 #[derive(Debug)]
@@ -64,13 +68,16 @@ impl Ipmi {
         Self { target, lock: lock_of(address), old: Arc::default() }
     }
 
-    /// Runs a job on a task of its own: when the caller gives up waiting, the
-    /// session is still closed before the next one begins.
+    /// Runs a job on a task of its own: when the caller gives up waiting, no
+    /// further command is sent, and the session is still closed before the
+    /// next one begins.
     async fn session(&self, job: Job) -> Result<Done, PowerError> {
         let guard = Arc::clone(&self.lock).lock_owned().await;
         let (target, old) = (self.target.clone(), Arc::clone(&self.old));
+        let given_up = CancellationToken::new();
+        let _tell = given_up.clone().drop_guard();
         let task = tokio::spawn(async move {
-            let outcome = one_session(&target, &old, job).await;
+            let outcome = one_session(&target, &old, job, &given_up).await;
             drop(guard);
             outcome
         });
@@ -79,7 +86,12 @@ impl Ipmi {
     }
 }
 
-async fn one_session(target: &Target, old: &AtomicBool, job: Job) -> Result<Done, PowerError> {
+async fn one_session(
+    target: &Target,
+    old: &AtomicBool,
+    job: Job,
+    given_up: &CancellationToken,
+) -> Result<Done, PowerError> {
     let within = target.limits.deadline;
     let until = Instant::now() + within;
     let late = PowerError::Deadline { bmc: target.bmc, within };
@@ -90,9 +102,22 @@ async fn one_session(target: &Target, old: &AtomicBool, job: Job) -> Result<Done
     };
     let mut session = opened?;
     old.store(session.suite() == Suite::S3, Ordering::Relaxed);
-    let outcome = match timeout_at(until, perform(&mut session, until, job)).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(late),
+    // Boot options that were begun are finished: a BMC may stay locked
+    // otherwise, and they harm nobody.
+    let stop = async {
+        given_up.cancelled().await;
+        if matches!(job, Job::SetBoot(_)) {
+            std::future::pending::<()>().await;
+        }
+    };
+    let outcome = if given_up.is_cancelled() {
+        Err(target.protocol(GIVEN_UP.to_owned()))
+    } else {
+        tokio::select! {
+            biased;
+            () = stop => Err(target.protocol(GIVEN_UP.to_owned())),
+            done = timeout_at(until, perform(&mut session, until, job)) => done.unwrap_or(Err(late)),
+        }
     };
     session.close().await;
     outcome

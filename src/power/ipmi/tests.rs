@@ -388,3 +388,20 @@ async fn a_caller_that_gives_up_leaves_no_session() {
     power.status().await.unwrap();
     assert!(sim.bench().sessions.is_empty());
 }
+
+#[tokio::test]
+async fn a_power_command_that_is_given_up_is_not_sent_any_more() {
+    let sim = Sim::start(Bench { busy: 3, power: true, ..Bench::default() }).await;
+    let power = sim.connect();
+    // Given up while the BMC asks for patience.
+    let off_too = power.clone();
+    let mut off = tokio::spawn(async move { off_too.off().await });
+    while sim.bench().busy == 3 {
+        tokio::task::yield_now().await;
+    }
+    off.abort();
+    let _ = (&mut off).await;
+    // This waits for the end of the first session.
+    assert_eq!(power.status().await.unwrap(), PowerState::On, "the machine was switched off");
+    assert!(sim.bench().sessions.is_empty());
+}

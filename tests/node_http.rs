@@ -1,0 +1,219 @@
+//! The boot network's HTTP as a node's agent meets it: leave to write the
+//! disk, and the files of the very image its plan names.
+
+mod common;
+
+use common::desk::{self, Flaky, Gated, name, order, stocked};
+use provision::agent::AgentError;
+use provision::agent::partition::partition;
+use provision::agent::server::{RangeError, Server, ServerError};
+use provision::agent::stream::fetch_index;
+use provision::api::{self, Bmcs, Ctx, ImageBuilder, Report};
+use provision::auth::MasterKey;
+use provision::config;
+use provision::image::catalogue::Catalogue;
+use provision::image::pack::pack;
+use provision::lifecycle::Rack;
+use provision::model::plan::RootfsPlan;
+use provision::model::{BuildId, Digest, Mac, Name, Node, NodeName, Phase};
+use provision::netboot::decide::Server as BootAddress;
+use provision::netboot::files::BootFiles;
+use provision::netboot::http::{BootHttp, router};
+use provision::netboot::script::Scripts;
+use provision::netboot::{BootNode, Boots, Fetch};
+use provision::power::{Fake, PowerControl};
+use provision::profile::Profiles;
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+struct Nothing;
+
+#[async_trait::async_trait]
+impl Bmcs for Nothing {
+    async fn open(&self, _: &Node) -> Result<Arc<dyn PowerControl>, String> {
+        Ok(Arc::new(Fake::default()))
+    }
+    fn forget(&self, _: &NodeName) {}
+}
+
+#[async_trait::async_trait]
+impl ImageBuilder for Nothing {
+    async fn build(&self, _: Name, _: Vec<Name>, _: Report) -> Result<Digest, String> {
+        Err("not here".into())
+    }
+}
+
+impl Boots for Nothing {
+    fn by_mac(&self, _: Mac) -> Option<BootNode> {
+        None
+    }
+    fn by_address(&self, _: Ipv4Addr) -> Option<BootNode> {
+        None
+    }
+    fn fetched(&self, _: &NodeName, _: Fetch) {}
+    fn rendered(&self, _: &BuildId, _: &str, _: &str) {}
+}
+
+/// A server on loopback, without anything that needs a network of its own.
+struct Bench {
+    dir: tempfile::TempDir,
+    rack: Arc<Rack>,
+    key: Arc<MasterKey>,
+    base: String,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Bench {
+    async fn start(store: &Arc<Flaky>, arm: &Arc<Gated>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!(
+            "state_dir = '{}'\n[network]\ninterface='e'\naddress='10.1.0.1'\n\
+             subnet='10.1.0.0/24'\nrange=['10.1.0.10','10.1.0.99']\n",
+            dir.path().display()
+        );
+        let config = Arc::new(config::parse(&text, "bench", Path::new("/")).unwrap());
+        let rack = desk::rack(store, arm, "").await;
+        let key = Arc::new(MasterKey::open(&dir.path().join("secret.key")).unwrap());
+        let address = BootAddress { address: [10, 1, 0, 1].into(), http_port: 8080 };
+        let scripts = Scripts::new(config.templates_dir.clone(), address, config.network.clone());
+        let files = BootFiles::new(config.loaders_dir.clone(), scripts.clone(), Arc::new(Nothing));
+        let images = Catalogue::open(&config.images_dir);
+        let boot = BootHttp { files, images: images.clone(), agent: Default::default() };
+        let ctx = Arc::new(Ctx {
+            profiles: Profiles::open(&config.profiles_dir),
+            config,
+            rack: rack.clone(),
+            images,
+            scripts,
+            key: key.clone(),
+            tokens: Default::default(),
+            bmcs: Arc::new(Nothing),
+            builder: Arc::new(Nothing),
+            logs: dir.path().to_owned(),
+            discovered: Default::default(),
+            counters: Box::new(Default::default),
+        });
+        let routes = api::node_router(ctx).merge(router(Arc::new(boot)));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let service = routes.into_make_service_with_connect_info::<SocketAddr>();
+        let task = tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
+        Self { dir, rack, key, base, task }
+    }
+
+    fn agent(&self, build: &BuildId) -> Server {
+        Server::new(&self.base, self.key.build_token(build))
+    }
+
+    /// Makes the image `debian-12` anew, its disk full of `byte`.
+    fn make_image(&self, byte: u8) -> RootfsPlan {
+        let dir = self.dir.path().join("images/debian-12");
+        std::fs::create_dir_all(&dir).unwrap();
+        let raw = self.dir.path().join("raw");
+        std::fs::write(&raw, vec![byte; 1 << 20]).unwrap();
+        let index = pack(&raw, &dir.join("rootfs.zst"), |_, _| true).unwrap();
+        std::fs::write(dir.join("rootfs.idx"), index.to_text()).unwrap();
+        let mut text = format!(
+            "format = 1\nname = \"debian-12\"\nos = \"debian\"\nrelease = \"12\"\n\
+             version = \"12.0\"\narch = \"x86_64\"\nmethod = \"image\"\nkernel_args = \"\"\n\
+             kernel = \"6.1\"\n[rootfs]\nbytes = {}\ndata = {}\n[provenance]\n\
+             source_date_epoch = 0\nsuite = \"bookworm\"\ncomponents = []\n\
+             packages = \"{}\"\npackage_count = 0\nbuilder = \"0\"\n",
+            index.bytes,
+            index.data_bytes(),
+            Digest::of(b"")
+        );
+        for f in ["rootfs.zst", "rootfs.idx"] {
+            let bytes = std::fs::read(dir.join(f)).unwrap();
+            text += &format!(
+                "[files.\"{f}\"]\nsha256 = \"{}\"\nsize = {}\n",
+                Digest::of(&bytes),
+                bytes.len()
+            );
+        }
+        std::fs::write(dir.join("image.toml"), text).unwrap();
+        let images = Catalogue::open(self.dir.path().join("images"));
+        let image = images.get(&"debian-12".parse().unwrap()).unwrap();
+        image.rootfs_plan(None, "/images").unwrap()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_is_not_touched_once_its_build_was_cancelled() {
+    let (store, arm) = (stocked().await, Gated::new(9));
+    let bench = Bench::start(&store, &arm).await;
+    let o = bench.rack.install(order(1)).await.unwrap();
+    let agent = bench.agent(o.build.as_ref().unwrap());
+    let disk = bench.dir.path().join("disk");
+    std::fs::write(&disk, b"somebody's data").unwrap();
+    let (a, d) = (agent.clone(), disk.clone());
+    let asked = move || match a.may_write("vda") {
+        // A file is no block device: writing begins, and ends with an error.
+        Ok(leave) => partition(&d, false, leave).map(drop).map_err(|e| e.to_string()),
+        Err(e @ ServerError::Over(_)) => match e.in_phase(Phase::Disk) {
+            AgentError::Over(text) => Err(format!("over: {text}")),
+            other => Err(format!("{other:?}")),
+        },
+        Err(e) => Err(e.to_string()),
+    };
+    bench.rack.cancel(&o.id, "ada").await.unwrap();
+    let refused = tokio::task::spawn_blocking(asked.clone()).await.unwrap().unwrap_err();
+    assert!(refused.starts_with("over: ") && refused.contains("410"), "{refused}");
+    assert_eq!(std::fs::read(&disk).unwrap(), b"somebody's data");
+
+    // The same question of a build that runs is granted, and is in its record.
+    let o = bench.rack.install(order(2)).await.unwrap();
+    let agent = bench.agent(o.build.as_ref().unwrap());
+    tokio::task::spawn_blocking(move || agent.may_write("sda 10 GB").unwrap()).await.unwrap();
+    let b = bench.rack.running_build(&name("node02")).unwrap();
+    assert_eq!(b.phase, Phase::Disk);
+    let reason = b.current().unwrap().reason.clone();
+    assert_eq!(reason.as_deref(), Some("partitioning sda 10 GB"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_image_was_rebuilt_is_told_so_and_gets_no_byte_of_another() {
+    let (store, arm) = (stocked().await, Gated::new(9));
+    let bench = Bench::start(&store, &arm).await;
+    let agent = bench.agent(&BuildId::generate());
+    let first = bench.make_image(1);
+    assert!(first.data.starts_with("/images/debian-12/") && first.data.ends_with("/rootfs.zst"));
+    let (a, plan) = (agent.clone(), first.clone());
+    let index = tokio::task::spawn_blocking(move || fetch_index(&a, &plan)).await.unwrap().unwrap();
+    assert_eq!(index.bytes, 1 << 20);
+
+    let second = bench.make_image(2);
+    assert_ne!(first.data, second.data);
+    let (a, plan) = (agent.clone(), first.clone());
+    let said = tokio::task::spawn_blocking(move || {
+        let index = fetch_index(&a, &plan).unwrap_err().to_string();
+        let data = match a.get_range(&plan.data, 0, 10) {
+            Err(RangeError::Gone(why)) => why,
+            Err(e) => format!("{e:?}"),
+            Ok(_) => "bytes".to_owned(),
+        };
+        (index, data)
+    });
+    let want = "image debian-12 was rebuilt while this build ran: install again";
+    let (index, data) = said.await.unwrap();
+    assert!(index.contains(want), "{index}");
+    assert_eq!(data, want);
+
+    // A new plan works.
+    let read = tokio::task::spawn_blocking(move || {
+        fetch_index(&agent, &second).unwrap();
+        let mut bytes = Vec::new();
+        let mut body = agent.get_range(&second.data, 0, 4).map_err(|e| format!("{e:?}")).unwrap();
+        body.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
+    assert_eq!(read.await.unwrap(), [0x28, 0xb5, 0x2f, 0xfd], "a zstd frame");
+}
