@@ -10,6 +10,7 @@
 //! 5. [`lifecycle`]: the only place where a node changes state.
 //!    [`netboot`]: what a node gets at each step of its boot. [`dhcp`] and
 //!    [`tftp`]: one protocol each. [`agent`]: what runs on the node.
+//!    [`registry`]: an OCI registry, to be mounted by a server.
 //! 6. [`api`], [`cli`], [`client`]: how people and programs ask. [`lab`]: the
 //!    virtual rack.
 //! 7. [`app`]: the daemons, put together.
@@ -29,6 +30,7 @@ pub mod model;
 pub mod netboot;
 pub mod power;
 pub mod profile;
+pub mod registry;
 pub mod store;
 pub mod template;
 pub mod tftp;

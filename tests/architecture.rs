@@ -49,6 +49,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
 const NARROW: &[(&str, &[&str])] = &[
     ("dhcp", &["model"]),
     ("tftp", &[]),
+    ("registry", &["model"]),
     ("agent", &["model", "image"]),
     ("power", &["model"]),
     ("profile", &["model"]),
