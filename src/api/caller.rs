@@ -1,6 +1,6 @@
 //! Who calls: a bearer token, or root on this host by the local socket.
 
-use super::{Ctx, Problem};
+use super::{Clerk, Problem};
 use crate::auth::Role;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -20,10 +20,10 @@ pub struct Caller {
     pub role: Role,
 }
 
-impl FromRequestParts<Arc<Ctx>> for Caller {
+impl<C: Clerk> FromRequestParts<Arc<C>> for Caller {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, ctx: &Arc<Ctx>) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, clerk: &Arc<C>) -> Result<Self, Problem> {
         if parts.extensions.get::<LocalPeer>().is_some() {
             return Ok(Self { name: "root".into(), role: Role::Admin });
         }
@@ -33,7 +33,7 @@ impl FromRequestParts<Arc<Ctx>> for Caller {
                 "this needs a token: `Authorization: Bearer …`, or `provision --token-file FILE`",
             )
         })?;
-        match ctx.token(token) {
+        match clerk.token(token) {
             Some(t) => Ok(Self { name: t.name, role: t.role }),
             None => Err(Problem::new(StatusCode::UNAUTHORIZED, "this token is not known here")),
         }

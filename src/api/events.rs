@@ -1,6 +1,6 @@
 //! `/v1/events`: the log, as a list or as a stream (Server-Sent Events).
 
-use super::{Caller, Ctx, List, Problem};
+use super::{Caller, Clerk, List, Problem};
 use crate::model::{Event, Time};
 use crate::store::{ChainReport, EventQuery, verify_chain};
 use axum::Json as Out;
@@ -39,20 +39,13 @@ pub fn parse_since(text: &str, now: Time) -> Result<Time, Problem> {
     })
 }
 
-pub(super) async fn query(
+pub(super) async fn query<C: Clerk>(
     _: Caller,
-    State(ctx): State<Arc<Ctx>>,
+    State(ctx): State<Arc<C>>,
     Query(f): Query<Filter>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let node = match &f.node {
-        // The log outlives the inventory: a removed node can be asked for.
-        Some(n) => Some(match ctx.rack.view().inventory.find(n) {
-            Ok(node) => node.spec.name.clone(),
-            Err(_) => n.parse().map_err(|e| Problem::bad(format!("{e}")))?,
-        }),
-        None => None,
-    };
+    let node = f.node.as_deref().map(|n| ctx.node(n)).transpose()?;
     let since = f.since.as_deref().map(|s| parse_since(s, Time::now())).transpose()?;
     let mut q = EventQuery {
         after: f.after,
@@ -63,7 +56,7 @@ pub(super) async fn query(
     };
     let accepts = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or_default();
     if !accepts.contains("text/event-stream") {
-        return Ok(Out(List { items: ctx.rack.store().query(&q).await? }).into_response());
+        return Ok(Out(List { items: ctx.store().query(&q).await? }).into_response());
     }
     let last = headers.get("last-event-id").and_then(|v| v.to_str().ok()?.parse().ok());
     q.after = last.or(q.after);
@@ -77,9 +70,9 @@ pub(super) async fn query(
 
 /// Events that are there already, then new ones, none missed or doubled. A
 /// reader too slow for the live channel is fed from the store again.
-fn follow(ctx: Arc<Ctx>, q: EventQuery) -> impl Stream<Item = Event> {
-    struct State {
-        ctx: Arc<Ctx>,
+fn follow<C: Clerk>(ctx: Arc<C>, q: EventQuery) -> impl Stream<Item = Event> {
+    struct State<C> {
+        ctx: Arc<C>,
         q: EventQuery,
         live: tokio::sync::broadcast::Receiver<Event>,
         ready: std::collections::VecDeque<Event>,
@@ -87,7 +80,7 @@ fn follow(ctx: Arc<Ctx>, q: EventQuery) -> impl Stream<Item = Event> {
         first: bool,
         behind: bool,
     }
-    let live = ctx.rack.subscribe();
+    let live = ctx.subscribe();
     let last = q.after.unwrap_or(0);
     let s = State { ctx, q, live, ready: Default::default(), last, first: true, behind: true };
     futures::stream::unfold(s, |mut s| async move {
@@ -105,7 +98,7 @@ fn follow(ctx: Arc<Ctx>, q: EventQuery) -> impl Stream<Item = Event> {
                     q.limit = 10;
                 }
                 s.first = false;
-                match s.ctx.rack.store().query(&q).await {
+                match s.ctx.store().query(&q).await {
                     Ok(page) => {
                         s.behind = page.len() == q.limit && q.limit == 1000;
                         s.ready.extend(page);
@@ -125,9 +118,9 @@ fn follow(ctx: Arc<Ctx>, q: EventQuery) -> impl Stream<Item = Event> {
     })
 }
 
-pub(super) async fn verify(
+pub(super) async fn verify<C: Clerk>(
     _: Caller,
-    State(ctx): State<Arc<Ctx>>,
+    State(ctx): State<Arc<C>>,
 ) -> Result<Out<ChainReport>, Problem> {
-    Ok(Out(verify_chain(&**ctx.rack.store()).await?))
+    Ok(Out(verify_chain(ctx.store()).await?))
 }

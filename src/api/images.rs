@@ -58,7 +58,7 @@ pub(super) async fn build(
     Path(name): Path<String>,
     Json(b): Json<BuildImage>,
 ) -> Result<(StatusCode, Out<Operation>), Problem> {
-    demand(&ctx, &caller, Role::Operate, "building an image").await?;
+    demand(&*ctx, &caller, Role::Operate, "building an image").await?;
     let name: Name = name.parse().map_err(|e| Problem::bad(format!("{e}")))?;
     for p in &b.bake {
         ctx.profiles.get(p)?;

@@ -35,7 +35,7 @@ pub(super) async fn install(
     Path(n): Path<String>,
     Json(r): Json<InstallRequest>,
 ) -> Result<(StatusCode, Out<Operation>), Problem> {
-    demand(&ctx, &caller, Role::Operate, "installing").await?;
+    demand(&*ctx, &caller, Role::Operate, "installing").await?;
     match order(&ctx, &caller, &n, &r).await {
         Ok(order) => {
             let o = ctx.rack.install(order).await?;

@@ -2,12 +2,17 @@
 //! themselves on the boot network. One file a resource; errors are
 //! problem+json (RFC 9457) and name what would be right.
 //!
+//! `deployment` has the deployment server's resources; tokens and the record
+//! are the same for both servers ([`Clerk`]).
+//!
 //! A call that takes time answers 202 with an operation at once. The
 //! resources read the rack's view and give orders to it; none changes a node.
 //! What a call needs is in [`Ctx`], made by `app`.
 
 pub mod builds;
 pub mod caller;
+pub mod clerk;
+pub mod deployment;
 pub mod events;
 mod filter;
 pub mod health;
@@ -21,23 +26,25 @@ pub mod problem;
 pub mod tokens;
 
 pub use caller::{Caller, LocalPeer};
+pub use clerk::{Clerk, demand};
 pub use problem::Problem;
 
-use crate::auth::{MasterKey, Role, TokenRecord};
+use crate::auth::{MasterKey, TokenRecord};
 use crate::config::Config;
 use crate::image::Catalogue;
 use crate::lifecycle::Rack;
-use crate::model::{Digest, Name, Node, NodeName};
+use crate::model::{Digest, Event, Name, Node, NodeName};
 use crate::netboot::script::Scripts;
 use crate::power::PowerControl;
 use crate::profile::Profiles;
+use crate::store::{Batch, Store};
 use async_trait::async_trait;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 /// A machine that was seen and is not known.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -107,11 +114,30 @@ pub struct Ctx {
     pub counters: Box<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>,
 }
 
-impl Ctx {
-    /// The role and name behind a token.
-    pub fn token(&self, token: &str) -> Option<TokenRecord> {
-        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
-        tokens.get(&Digest::of(token.as_bytes())).cloned()
+#[async_trait]
+impl Clerk for Ctx {
+    fn tokens(&self) -> &RwLock<HashMap<Digest, TokenRecord>> {
+        &self.tokens
+    }
+
+    fn store(&self) -> &dyn Store {
+        &**self.rack.store()
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), Problem> {
+        Ok(self.rack.commit(batch).await.map(drop)?)
+    }
+
+    fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Event> {
+        self.rack.subscribe()
+    }
+
+    /// The log outlives the inventory: a removed node can be asked for.
+    fn node(&self, text: &str) -> Result<NodeName, Problem> {
+        match self.rack.view().inventory.find(text) {
+            Ok(node) => Ok(node.spec.name.clone()),
+            Err(_) => text.parse().map_err(|e| Problem::bad(format!("{e}"))),
+        }
     }
 }
 
@@ -127,8 +153,8 @@ pub fn router(ctx: Arc<Ctx>) -> Router {
         .route("/v1/discovered", get(nodes::discovered))
         .route("/v1/operations", get(operations::list))
         .route("/v1/operations/{id}", get(operations::show).delete(operations::cancel))
-        .route("/v1/events", get(events::query))
-        .route("/v1/events/verify", get(events::verify))
+        .route("/v1/events", get(events::query::<Ctx>))
+        .route("/v1/events/verify", get(events::verify::<Ctx>))
         .route("/v1/images", get(images::list))
         .route("/v1/images/{name}", get(images::show))
         .route("/v1/images/{name}/build", post(images::build))
@@ -138,8 +164,8 @@ pub fn router(ctx: Arc<Ctx>) -> Router {
         .route("/v1/builds/{id}/explain", get(builds::explain_build))
         .route("/v1/builds/{id}/log", get(builds::log))
         .route("/v1/builds/{id}/files", get(builds::files))
-        .route("/v1/tokens", get(tokens::list).post(tokens::add))
-        .route("/v1/tokens/{name}", axum::routing::delete(tokens::revoke))
+        .route("/v1/tokens", get(tokens::list::<Ctx>).post(tokens::add::<Ctx>))
+        .route("/v1/tokens/{name}", axum::routing::delete(tokens::revoke::<Ctx>))
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
@@ -168,23 +194,4 @@ pub fn node_router(ctx: Arc<Ctx>) -> Router {
 pub struct List<T> {
     /// The things.
     pub items: Vec<T>,
-}
-
-/// Refuses callers whose role is less than `least`, and says so in the log.
-pub async fn demand(ctx: &Ctx, caller: &Caller, least: Role, what: &str) -> Result<(), Problem> {
-    if caller.role >= least {
-        return Ok(());
-    }
-    let now = crate::model::Time::now();
-    let e = crate::model::NewEvent::new(
-        now,
-        &caller.name,
-        "api.refused",
-        crate::model::Outcome::Refused,
-    );
-    // A refusal stands also when it cannot be written down.
-    let _ = ctx.rack.log(vec![e.with("what", what).with("role", caller.role)]).await;
-    let text =
-        format!("{what} needs the role {least}; the token {:?} has {}", caller.name, caller.role);
-    Err(Problem::new(axum::http::StatusCode::FORBIDDEN, text))
 }

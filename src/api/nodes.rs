@@ -131,7 +131,7 @@ pub(super) async fn add(
     State(ctx): State<Arc<Ctx>>,
     Json(n): Json<NewNode>,
 ) -> Result<(StatusCode, Out<Node>), Problem> {
-    demand(&ctx, &caller, Role::Admin, "adding a node").await?;
+    demand(&*ctx, &caller, Role::Admin, "adding a node").await?;
     let secrets = sealed(&ctx, &n.name, n.bmc_password)?;
     let spec = NodeSpec {
         name: n.name,
@@ -155,7 +155,7 @@ pub(super) async fn import(
     State(ctx): State<Arc<Ctx>>,
     Json(i): Json<Import>,
 ) -> Result<(StatusCode, Out<List<NodeSpec>>), Problem> {
-    demand(&ctx, &caller, Role::Admin, "importing nodes").await?;
+    demand(&*ctx, &caller, Role::Admin, "importing nodes").await?;
     let entries = Rack::read_import(&i.text, &i.file)
         .map_err(|e| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, e.to_string()))?;
     let mut secrets = Batch::new();
@@ -176,7 +176,7 @@ pub(super) async fn set(
     Path(n): Path<String>,
     Json(c): Json<NodeChange>,
 ) -> Answer<Node> {
-    demand(&ctx, &caller, Role::Admin, "changing a node").await?;
+    demand(&*ctx, &caller, Role::Admin, "changing a node").await?;
     let name = ctx.rack.view().inventory.find(&n)?.spec.name.clone();
     let secrets = sealed(&ctx, &name, c.bmc_password.clone())?;
     let changed = ctx
@@ -249,7 +249,7 @@ pub(super) async fn remove(
     State(ctx): State<Arc<Ctx>>,
     Path(n): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    demand(&ctx, &caller, Role::Admin, "removing a node").await?;
+    demand(&*ctx, &caller, Role::Admin, "removing a node").await?;
     let name = ctx.rack.view().inventory.find(&n)?.spec.name.clone();
     ctx.rack.remove_node(&name, &caller.name).await?;
     ctx.bmcs.forget(&name);

@@ -40,7 +40,7 @@ pub(super) async fn cancel(
     State(ctx): State<Arc<Ctx>>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    demand(&ctx, &caller, Role::Operate, "cancelling").await?;
+    demand(&*ctx, &caller, Role::Operate, "cancelling").await?;
     ctx.rack.cancel(&parse(&id)?, &caller.name).await?;
     Ok(StatusCode::ACCEPTED)
 }

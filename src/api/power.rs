@@ -42,7 +42,7 @@ pub(super) async fn command(
     Path(n): Path<String>,
     Json(r): Json<PowerRequest>,
 ) -> Result<(StatusCode, Out<Operation>), Problem> {
-    demand(&ctx, &caller, Role::Operate, "power").await?;
+    demand(&*ctx, &caller, Role::Operate, "power").await?;
     let node = find(&ctx, &n)?;
     let name = node.spec.name.clone();
     let now = Time::now();

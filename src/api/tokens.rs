@@ -2,7 +2,7 @@
 //! made; what is kept is its digest.
 
 use super::problem::Json;
-use super::{Caller, Ctx, List, Problem, demand};
+use super::{Caller, Clerk, List, Problem, demand};
 use crate::auth::{Role, TokenRecord, token};
 use crate::model::{NewEvent, Outcome, Time};
 use crate::store::{Batch, Expect, kind};
@@ -33,28 +33,28 @@ pub struct MadeToken {
     pub token: String,
 }
 
-pub(super) async fn list(
+pub(super) async fn list<C: Clerk>(
     caller: Caller,
-    State(ctx): State<Arc<Ctx>>,
+    State(ctx): State<Arc<C>>,
 ) -> Result<Out<List<TokenRecord>>, Problem> {
-    demand(&ctx, &caller, Role::Admin, "listing tokens").await?;
-    let all = ctx.tokens.read().unwrap_or_else(PoisonError::into_inner);
+    demand(&*ctx, &caller, Role::Admin, "listing tokens").await?;
+    let all = ctx.tokens().read().unwrap_or_else(PoisonError::into_inner);
     let mut items: Vec<TokenRecord> = all.values().cloned().collect();
     items.sort_by_key(|t| t.made);
     Ok(Out(List { items }))
 }
 
-pub(super) async fn add(
+pub(super) async fn add<C: Clerk>(
     caller: Caller,
-    State(ctx): State<Arc<Ctx>>,
+    State(ctx): State<Arc<C>>,
     Json(n): Json<NewToken>,
 ) -> Result<(StatusCode, Out<MadeToken>), Problem> {
-    demand(&ctx, &caller, Role::Admin, "making a token").await?;
+    demand(&*ctx, &caller, Role::Admin, "making a token").await?;
     if n.name.is_empty() || n.name.len() > 32 || n.name.chars().any(char::is_control) {
         return Err(Problem::bad("a token's name is 1 to 32 printable characters"));
     }
     let taken = {
-        let all = ctx.tokens.read().unwrap_or_else(PoisonError::into_inner);
+        let all = ctx.tokens().read().unwrap_or_else(PoisonError::into_inner);
         all.values().any(|t| t.name == n.name)
     };
     if taken {
@@ -68,20 +68,20 @@ pub(super) async fn add(
         .with("role", n.role);
     let batch =
         Batch::new().put(kind::TOKEN, &digest.to_string(), &record, Expect::Absent)?.event(event);
-    ctx.rack.commit(batch).await?;
-    ctx.tokens.write().unwrap_or_else(PoisonError::into_inner).insert(digest, record);
+    ctx.commit(batch).await?;
+    ctx.tokens().write().unwrap_or_else(PoisonError::into_inner).insert(digest, record);
     let made = MadeToken { name: n.name, role: n.role, token: secret.expose().to_owned() };
     Ok((StatusCode::CREATED, Out(made)))
 }
 
-pub(super) async fn revoke(
+pub(super) async fn revoke<C: Clerk>(
     caller: Caller,
-    State(ctx): State<Arc<Ctx>>,
+    State(ctx): State<Arc<C>>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    demand(&ctx, &caller, Role::Admin, "revoking a token").await?;
+    demand(&*ctx, &caller, Role::Admin, "revoking a token").await?;
     let digests: Vec<_> = {
-        let all = ctx.tokens.read().unwrap_or_else(PoisonError::into_inner);
+        let all = ctx.tokens().read().unwrap_or_else(PoisonError::into_inner);
         all.iter().filter(|(_, t)| t.name == name).map(|(d, _)| *d).collect()
     };
     if digests.is_empty() {
@@ -92,8 +92,8 @@ pub(super) async fn revoke(
     for d in &digests {
         batch = batch.delete(kind::TOKEN, &d.to_string());
     }
-    ctx.rack.commit(batch).await?;
-    let mut all = ctx.tokens.write().unwrap_or_else(PoisonError::into_inner);
+    ctx.commit(batch).await?;
+    let mut all = ctx.tokens().write().unwrap_or_else(PoisonError::into_inner);
     digests.iter().for_each(|d| drop(all.remove(d)));
     Ok(StatusCode::NO_CONTENT)
 }

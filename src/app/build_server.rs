@@ -1,27 +1,27 @@
 //! `build-server`: opens its parts, serves, stops in order.
 
 use super::boots::{RackView, TftpFiles};
+use super::daemon::{lock, stop_signal};
 use super::dhcp_settings::dhcp_settings;
 use super::observer::{self, Recorder, Strangers};
-use super::{bmcs, claim, images, listen};
+use super::{bmcs, claim, images, listen, tokens};
 use crate::api::{self, Ctx};
-use crate::auth::{MasterKey, Role, TokenRecord, token};
+use crate::auth::MasterKey;
 use crate::config::{Config, DhcpMode};
 use crate::dhcp;
 use crate::image::{Catalogue, ramdisk};
 use crate::lifecycle::Rack;
-use crate::model::{Digest, NewEvent, Outcome, Phase, Time};
+use crate::model::{NewEvent, Outcome, Phase, Time};
 use crate::netboot::Boots;
 use crate::netboot::files::BootFiles;
 use crate::netboot::http::BootHttp;
 use crate::netboot::script::Scripts;
 use crate::profile::Profiles;
-use crate::store::{self, Batch, Expect, Owner, Store, kind};
+use crate::store::{self, Owner, Store, kind};
 use crate::{tftp, tls};
 use anyhow::{Context, Result, bail};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -83,7 +83,7 @@ async fn serve(
     let power_limit = Duration::try_from(power_limit)?.mul_f64(0.9);
     let bmcs = Arc::new(bmcs::StoredBmcs::new(store.clone(), key.clone(), power_limit));
     let rack = Rack::load(store.clone(), config.deadlines.clone(), bmcs.clone()).await?;
-    let tokens = tokens(&*store, &config.state_dir).await?;
+    let known = tokens::load(&*store, &config.state_dir).await?;
     let strangers = strangers(&*store).await?;
 
     let (observer, sightings) = observer::queue();
@@ -144,7 +144,7 @@ async fn serve(
         profiles: Profiles::open(&config.profiles_dir),
         scripts,
         key,
-        tokens: RwLock::new(tokens),
+        tokens: RwLock::new(known),
         bmcs,
         builder: Arc::new(images::HostBuilder {
             images: config.images_dir.clone(),
@@ -250,40 +250,6 @@ fn make_dirs(c: &Config) -> Result<()> {
     std::fs::create_dir_all(&c.images_dir).with_context(|| c.images_dir.display().to_string())
 }
 
-/// Two servers on one state would each believe itself alone.
-fn lock(dir: &Path) -> Result<std::fs::File> {
-    let path = dir.join("lock");
-    let f = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
-    rustix::fs::flock(&f, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| anyhow::anyhow!("{} is in use by another build-server", dir.display()))?;
-    Ok(f)
-}
-
-/// The tokens there are; at the first start one is made for the
-/// administrator, in a file that only root reads.
-async fn tokens(store: &dyn Store, dir: &Path) -> Result<HashMap<Digest, TokenRecord>> {
-    let mut all = HashMap::new();
-    for doc in store.list(kind::TOKEN).await? {
-        all.insert(doc.key.parse()?, serde_json::from_value(doc.value)?);
-    }
-    let file = dir.join("admin.token");
-    // The local socket is the way back in for root: no second token is made
-    // because the file was taken away.
-    if !all.values().any(|t: &TokenRecord| t.role == Role::Admin) {
-        let (secret, digest) = token::generate()?;
-        let record = TokenRecord { name: "admin".into(), role: Role::Admin, made: Time::now() };
-        let made = NewEvent::new(Time::now(), "server", "token.make", Outcome::Ok)
-            .with("name", "admin")
-            .with("role", Role::Admin);
-        let batch =
-            Batch::new().put(kind::TOKEN, &digest.to_string(), &record, Expect::Any)?.event(made);
-        store.commit(batch).await?;
-        tls::write_private(&file, format!("{}\n", secret.expose()).as_bytes())?;
-        all.insert(digest, record);
-    }
-    Ok(all)
-}
-
 async fn strangers(store: &dyn Store) -> Result<Strangers> {
     let mut all = BTreeMap::new();
     for doc in store.list(kind::DISCOVERED).await? {
@@ -307,14 +273,4 @@ fn names(c: &Config) -> Vec<String> {
 fn counters(o: &observer::Observer) -> impl Fn() -> BTreeMap<String, u64> + Send + Sync + use<> {
     let o = o.clone();
     move || BTreeMap::from([("sightings_lost".to_owned(), o.lost())])
-}
-
-async fn stop_signal() -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    Ok(())
 }

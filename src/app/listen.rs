@@ -37,7 +37,7 @@ pub fn local(path: &Path) -> Result<tokio::net::UnixListener, ListenError> {
         std::fs::create_dir_all(dir).map_err(|e| failed(dir.display(), e))?;
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(failed(what, "another build-server answers there"));
+        return Err(failed(what, "another server answers there"));
     }
     let _ = std::fs::remove_file(path);
     let l = tokio::net::UnixListener::bind(path).map_err(|e| failed(&what, e))?;
@@ -53,17 +53,38 @@ pub async fn serve_tls(
     router: Router,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let handle = axum_server::Handle::new();
-    let graceful = handle.clone();
-    tokio::spawn(async move {
-        stop.cancelled().await;
-        graceful.graceful_shutdown(Some(Duration::from_secs(5)));
-    });
+    let handle = ends_with(stop, Duration::from_secs(5));
     let tls = axum_server::tls_rustls::RustlsConfig::from_config(tls);
     axum_server::from_tcp_rustls(listener, tls)?
         .handle(handle)
         .serve(router.into_make_service())
         .await
+}
+
+/// Serves over TLS that knows the client's certificate, until `stop`; then
+/// gives open requests 5 s.
+pub async fn serve_mutual(
+    listener: TcpListener,
+    acceptor: super::peer::PeerAcceptor,
+    router: Router,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    axum_server::from_tcp(listener)?
+        .acceptor(acceptor)
+        .handle(ends_with(stop, Duration::from_secs(5)))
+        .serve(router.into_make_service())
+        .await
+}
+
+/// A handle that stops its server at `stop`, open requests `grace` later.
+fn ends_with(stop: CancellationToken, grace: Duration) -> axum_server::Handle<SocketAddr> {
+    let handle = axum_server::Handle::new();
+    let graceful = handle.clone();
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        graceful.graceful_shutdown(Some(grace));
+    });
+    handle
 }
 
 /// Serves the boot network's HTTP until `stop`.
@@ -72,12 +93,7 @@ pub async fn serve_boot(
     router: Router,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let handle = axum_server::Handle::new();
-    let graceful = handle.clone();
-    tokio::spawn(async move {
-        stop.cancelled().await;
-        graceful.graceful_shutdown(Some(Duration::from_secs(2)));
-    });
+    let handle = ends_with(stop, Duration::from_secs(2));
     axum_server::from_tcp(listener)?
         .handle(handle)
         .serve(router.into_make_service_with_connect_info::<SocketAddr>())

@@ -3,19 +3,26 @@
 //! `build_server` opens everything it needs before it serves anything, so a
 //! fault is a message and not half a server. `boots` is the rack as DHCP and
 //! booting see it, `observer` takes what they saw into the record, `bmcs`
-//! switches power, `dhcp_settings` says what DHCP serves, `images` builds images, `claim` sees to it that one server
-//! writes to a store, `listen` holds the sockets, `check` is `build-server check`. Only `bin` calls this.
+//! switches power, `dhcp_settings` says what DHCP serves, `images` builds
+//! images, `check` is `build-server check`. `deployment_server` is the other
+//! daemon, `peer` its TLS that knows the client. Both have `daemon`, `tokens`,
+//! `listen` (the sockets) and `claim`, which sees to it that one server writes
+//! to a store. Only `bin` calls this.
 
 pub mod bmcs;
 pub mod boots;
 pub mod build_server;
 pub mod check;
 pub mod claim;
+pub mod daemon;
+pub mod deployment_server;
 pub mod dhcp_settings;
 pub mod images;
 pub mod listen;
 pub mod observer;
 pub mod oui;
+pub mod peer;
+pub mod tokens;
 
 /// Logging for a daemon: one line an event, with fields, to standard error;
 /// `RUST_LOG` chooses what.

@@ -2,11 +2,15 @@
 //!
 //! - `token`: API tokens with a role, kept as digests; the one-time token of
 //!   a build, derived, so that it is written down nowhere.
+//! - `password`, `rights`: people's passwords, and who may do what in the
+//!   registry.
 //! - `seal`: BMC passwords encrypted before they reach the store.
 //!
-//! Both hang on one master key, a 0600 file beside the state. Servers that
+//! The last two hang on one master key, a 0600 file beside the state. Servers that
 //! share a Redis share that file.
 
+pub mod password;
+pub mod rights;
 pub mod seal;
 pub mod token;
 

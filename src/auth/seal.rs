@@ -27,6 +27,7 @@ pub struct Sealed {
 pub struct MasterKey {
     seal: LessSafeKey,
     tokens: hmac::Key,
+    passes: hmac::Key,
 }
 
 struct Len(usize);
@@ -68,6 +69,7 @@ impl MasterKey {
         Some(Self {
             seal: LessSafeKey::new(seal),
             tokens: hmac::Key::new(hmac::HMAC_SHA256, &derive(b"build token")?),
+            passes: hmac::Key::new(hmac::HMAC_SHA256, &derive(b"registry pass")?),
         })
     }
 
@@ -100,6 +102,27 @@ impl MasterKey {
             )
             .map_err(|_| fail())?;
         Ok(Secret::new(std::str::from_utf8(plain).map_err(|_| fail())?))
+    }
+
+    /// A short-lived token that says who logged in: `<hex>.<until>.<tag>`.
+    /// It says nothing of rights: those are looked up when it is used, so
+    /// that what is taken away is gone at once.
+    pub fn pass(&self, who: &str, until: crate::model::Time) -> Secret {
+        let text = format!("{}.{}", hex::encode(who), until.as_second());
+        let tag = hmac::sign(&self.passes, text.as_bytes());
+        Secret::new(format!("{text}.{}", hex::encode(tag.as_ref())))
+    }
+
+    /// Who a pass was made for, if it is genuine and still good at `now`.
+    pub fn who_passes(&self, pass: &str, now: crate::model::Time) -> Option<String> {
+        let (text, tag) = pass.rsplit_once('.')?;
+        let tag = hex::decode(tag).ok()?;
+        hmac::verify(&self.passes, text.as_bytes(), &tag).ok()?;
+        let (who, until) = text.split_once('.')?;
+        if until.parse::<i64>().ok()? < now.as_second() {
+            return None;
+        }
+        String::from_utf8(hex::decode(who).ok()?).ok()
     }
 
     /// The token of a build: `<build>.<32 hexadecimal digits>`. Derived, so a
@@ -148,6 +171,23 @@ mod tests {
         assert_eq!(key(1).build_of_token(&forged), None);
         for junk in ["", ".", "b-.", "x.y"] {
             assert_eq!(key(1).build_of_token(junk), None);
+        }
+    }
+
+    #[test]
+    fn a_pass_names_its_owner_until_it_ends_and_cannot_be_changed() {
+        let now = crate::model::Time::now();
+        let (later, past) =
+            (now + jiff::SignedDuration::from_secs(60), now - jiff::SignedDuration::from_secs(1));
+        let p = key(1).pass("user:ann", later);
+        assert_eq!(key(1).who_passes(p.expose(), now).as_deref(), Some("user:ann"));
+        assert_eq!(key(2).who_passes(p.expose(), now), None);
+        let old = key(1).pass("user:ann", past);
+        assert_eq!(key(1).who_passes(old.expose(), now), None);
+        let forged = p.expose().replacen(&hex::encode("user:ann"), &hex::encode("user:bob"), 1);
+        assert_eq!(key(1).who_passes(&forged, now), None);
+        for junk in ["", "..", "a.b.c", "zz.1."] {
+            assert_eq!(key(1).who_passes(junk, now), None);
         }
     }
 

@@ -1,12 +1,14 @@
 //! Configuration: `wire` is the file as written (serde, TOML, unknown keys
 //! refused), `resolved` is what the program works with (typed, checked
 //! against itself, defaults filled in), `subnets` are the networks behind
-//! relays, `nodes` reads inventory files.
+//! relays, `nodes` reads inventory files; `deployment` is the deployment
+//! server's file.
 //!
 //! [`load`] is called by `app` and by `build-server check`. A file that does
 //! not hold together is refused with file, line and what would be right, and
 //! nothing is started.
 
+pub mod deployment;
 pub mod nodes;
 pub mod resolved;
 pub mod subnets;

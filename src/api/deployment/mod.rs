@@ -1,0 +1,89 @@
+//! The deployment server's resources: who people and nodes are (`people`,
+//! `certificates`, `login`), and what they may do in the registry (`gate`).
+//! `book` holds all of it in memory and in the store.
+//!
+//! Rights are looked up at every request, never carried in a token: what is
+//! taken away is gone at once, also for a pull that was allowed a minute ago.
+
+pub mod book;
+pub mod certificates;
+pub mod gate;
+pub mod health;
+pub mod login;
+pub mod people;
+
+pub use book::Book;
+
+use super::{Clerk, Problem, events, tokens};
+use crate::auth::TokenRecord;
+use crate::model::{Digest, Event};
+use crate::registry::Registry;
+use crate::store::{Batch, Store};
+use crate::tls::ca::Authority;
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+use tokio::sync::broadcast;
+
+/// Who a TLS client showed itself to be; put beside each of its requests.
+#[derive(Debug, Clone, Default)]
+pub struct ClientCertificate(pub Option<crate::tls::ca::Peer>);
+
+/// What the resources need.
+pub struct Desk {
+    /// People, tokens, certificates.
+    pub book: Arc<Book>,
+    /// Signs nodes' certificates.
+    pub authority: Arc<Authority>,
+    /// How long those are good.
+    pub certificate_life: Duration,
+    /// Images.
+    pub registry: Arc<Registry>,
+}
+
+#[async_trait]
+impl Clerk for Desk {
+    fn tokens(&self) -> &RwLock<HashMap<Digest, TokenRecord>> {
+        self.book.tokens()
+    }
+
+    fn store(&self) -> &dyn Store {
+        self.book.store()
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), Problem> {
+        Ok(self.book.commit(batch).await?)
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.book.subscribe()
+    }
+}
+
+/// The routes beside `/v2`.
+pub fn router(desk: Arc<Desk>) -> Router {
+    Router::new()
+        .route("/v1/events", get(events::query::<Desk>))
+        .route("/v1/events/verify", get(events::verify::<Desk>))
+        .route("/v1/tokens", get(tokens::list::<Desk>).post(tokens::add::<Desk>))
+        .route("/v1/tokens/{name}", axum::routing::delete(tokens::revoke::<Desk>))
+        .route("/v1/users", get(people::list).post(people::add))
+        .route("/v1/users/{name}", axum::routing::delete(people::remove))
+        .route("/v1/certificates", get(certificates::list).post(certificates::sign))
+        .route("/v1/certificates/renew", post(certificates::renew))
+        .route("/v1/certificates/revoke", post(certificates::revoke))
+        .route("/v1/ca", get(certificates::ca))
+        .route("/auth/token", get(login::token))
+        .route("/metrics", get(health::metrics))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .fallback(|| async {
+            Problem::not_found("there is no such resource; the registry is at /v2/")
+        })
+        .layer(DefaultBodyLimit::max(1 << 20))
+        .with_state(desk)
+}

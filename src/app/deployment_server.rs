@@ -1,0 +1,263 @@
+//! The deployment server, put together: store, book, registry, API, TLS.
+
+use super::{claim, daemon, listen, peer, tokens};
+use crate::api::deployment::gate::Keeper;
+use crate::api::deployment::{self, Book, Desk};
+use crate::auth::MasterKey;
+use crate::auth::rights::Grant;
+use crate::config::deployment::Deployment;
+use crate::model::{NewEvent, Outcome, Time};
+use crate::registry::{self, Deed, Registry, Seen, Witness};
+use crate::store::{self, Batch, Owner, Store};
+use crate::tls;
+use crate::tls::ca::Authority;
+use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long uploads in flight are waited for at an orderly stop.
+const DRAIN: Duration = Duration::from_secs(20);
+/// Deeds of the registry that wait to be written down; more are counted only.
+const WITNESSED: usize = 4096;
+
+/// Makes what a first start would make, and says what clients need.
+///
+/// # Errors
+/// Files, the store.
+pub fn init(config: &Deployment) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        make_dirs(config)?;
+        let authority = authority(config)?;
+        certificate(config, &authority)?;
+        let store = store::open(&config.store).await?;
+        tokens::load(&*store, &config.state_dir).await?;
+        let dir = config.state_dir.display();
+        println!("authority    {dir}/tls/ca.pem   (give it to clients: certs.d/HOST:PORT/ca.crt)");
+        println!("certificate  for {}", names(config).join(", "));
+        println!("admin token  {dir}/admin.token   (readable by root alone)");
+        Ok(())
+    })
+}
+
+/// Reads the configuration and what it leads to, and says what would be
+/// served; starts nothing.
+///
+/// # Errors
+/// What would keep the server from starting.
+pub fn check(config: &Deployment) -> Result<()> {
+    grants(&config.anonymous, "registry.anonymous", true)?;
+    let nodes = grants(&config.node_rights, "nodes.rights", false)?;
+    if let Some((cert, key)) = &config.own_certificate {
+        tls::pair(cert, key)?;
+    }
+    let may: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+    println!("registry     https://{}/v2/ for {}", config.listen, names(config).join(", "));
+    println!("images       {}", config.storage.display());
+    println!("nodes may    {}", may.join(" "));
+    println!("store        {}", config.store.split('@').next_back().unwrap_or_default());
+    Ok(())
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps it from starting, or made it stop.
+pub async fn run(config: Deployment) -> Result<()> {
+    make_dirs(&config)?;
+    let _lock = daemon::lock(&config.state_dir)?;
+    let store = store::open(&config.store).await?;
+    let owner = claim::owner(&config.state_dir)?;
+    claim::have(&*store, &owner, |_| {}).await?;
+    let outcome = serve(&config, store.clone(), owner.clone()).await;
+    // At the very end: until now, something may still be written.
+    if let Err(e) = store.release(&owner).await {
+        tracing::warn!(error = %e, "the store's claim is not given back; it expires by itself");
+    }
+    outcome
+}
+
+async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Result<()> {
+    let authority = Arc::new(authority(config)?);
+    let (cert, key) = certificate(config, &authority)?;
+    let tls = tls::mutual_config(&cert, &key, authority.pem())?;
+    let master = Arc::new(MasterKey::open(&config.state_dir.join("secret.key"))?);
+    let known = tokens::load(&*store, &config.state_dir).await?;
+    let anonymous = grants(&config.anonymous, "registry.anonymous", true)?;
+    let nodes = grants(&config.node_rights, "nodes.rights", false)?;
+    let book = Arc::new(Book::open(store.clone(), master, known, anonymous, nodes).await?);
+
+    let (deeds, seen) = mpsc::channel(WITNESSED);
+    let mut settings = registry::Settings::local(&config.storage)
+        .with_context(|| config.storage.display().to_string())?;
+    settings.gate = Arc::new(Keeper(book.clone()));
+    settings.witness = Arc::new(Clerk(deeds));
+    settings.grace = config.grace;
+    let registry = Arc::new(Registry::open(settings).await?);
+    let desk = Arc::new(Desk {
+        book: book.clone(),
+        authority,
+        certificate_life: config.certificate_life,
+        registry: registry.clone(),
+    });
+
+    let listener = listen::tcp(config.listen)?;
+    let local = listen::local(&config.socket)?;
+    let started = NewEvent::new(Time::now(), "server", "server.start", Outcome::Ok)
+        .with("version", env!("CARGO_PKG_VERSION"));
+    book.commit(Batch::new().event(started)).await?;
+
+    let stop = CancellationToken::new();
+    let mut tasks: JoinSet<(&'static str, Result<()>)> = JoinSet::new();
+    let routes = || registry::routes(registry.clone()).merge(deployment::router(desk.clone()));
+    let (s, r) = (stop.clone(), routes());
+    tasks.spawn(async move {
+        (
+            "registry",
+            listen::serve_mutual(listener, peer::PeerAcceptor::new(tls), r, s)
+                .await
+                .map_err(Into::into),
+        )
+    });
+    let (s, r, path) = (stop.clone(), routes(), config.socket.clone());
+    tasks.spawn(async move {
+        ("local api", listen::serve_local(local, path, r, s).await.map_err(Into::into))
+    });
+    let (s, kept) = (stop.clone(), store.clone());
+    tasks.spawn(async move { ("claim on the store", claim::keep(&*kept, &owner, s).await) });
+    let recorder = tokio::spawn(record(book.clone(), seen));
+
+    tracing::info!(listen = %config.listen, store = store.name(), storage = %config.storage.display(), "serving");
+    let outcome = tokio::select! {
+        r = daemon::stop_signal() => r,
+        Some(ended) = tasks.join_next() => match ended {
+            Ok((what, Ok(()))) => Err(anyhow::anyhow!("{what} ended by itself")),
+            Ok((what, Err(e))) => Err(e.context(format!("{what} failed"))),
+            Err(e) => Err(e.into()),
+        },
+    };
+    let drained = registry.drain(Instant::now() + DRAIN).await;
+    if drained.left > 0 {
+        tracing::warn!(uploads = drained.left, "uploads were cut off; clients can resume them");
+    }
+    stop.cancel();
+    let all_ended = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(Duration::from_secs(10), all_ended).await.is_err() {
+        tracing::warn!("some parts did not stop within 10 s");
+    }
+    // What was done and not yet written down.
+    drop((registry, desk));
+    let _ = tokio::time::timeout(Duration::from_secs(5), recorder).await;
+    let stopped = NewEvent::new(Time::now(), "server", "server.stop", Outcome::Ok);
+    let _ = book.commit(Batch::new().event(stopped)).await;
+    tracing::info!("stopped");
+    outcome
+}
+
+/// Writes down what the registry did. A client does not wait for it.
+struct Clerk(mpsc::Sender<Seen>);
+
+impl Witness for Clerk {
+    fn seen(&self, what: Seen) {
+        // Blobs are many and say little: the manifest names them.
+        let of_note = match &what.deed {
+            Deed::Pushed | Deed::Pulled => !what.reference.contains(':') || what.digest.is_none(),
+            Deed::Deleted | Deed::Tagged(_) => true,
+            Deed::Mounted(_) => false,
+        };
+        if of_note && self.0.try_send(what).is_err() {
+            tracing::warn!("more is done in the registry than the store can write down");
+        }
+    }
+}
+
+async fn record(book: Arc<Book>, mut seen: mpsc::Receiver<Seen>) {
+    let mut some = Vec::new();
+    while seen.recv_many(&mut some, 64).await > 0 {
+        let mut batch = Batch::new();
+        for s in some.drain(..) {
+            let action = match &s.deed {
+                Deed::Pushed => "image.push",
+                Deed::Pulled => "image.pull",
+                Deed::Deleted => "image.delete",
+                Deed::Tagged(_) => "image.tag",
+                Deed::Mounted(_) => "image.mount",
+            };
+            let mut e = NewEvent::new(Time::now(), &s.caller, action, Outcome::Ok)
+                .with("repository", s.repository.as_str())
+                .with("reference", &s.reference);
+            if let Some(d) = &s.digest {
+                e = e.with("digest", d);
+            }
+            if let Some(Ok(node)) = s.caller.strip_prefix("node:").map(str::parse) {
+                e = e.node(&node);
+            }
+            batch = batch.event(e);
+        }
+        // Tried for a while: what cannot be written then is in the log.
+        let mut tries = 0;
+        while let Err(e) = book.commit(batch.clone()).await {
+            tries += 1;
+            if tries == 30 {
+                tracing::error!(error = %e, events = batch.events.len(), "pulls and pushes are not in the record");
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+fn grants(texts: &[String], key: &str, pull_only: bool) -> Result<Vec<Grant>> {
+    let mut all = Vec::new();
+    for t in texts {
+        let g: Grant = t.parse().with_context(|| key.to_owned())?;
+        if pull_only && !g.to_string().ends_with(":pull") {
+            bail!("{key}: {t:?}: everybody may pull at most");
+        }
+        all.push(g);
+    }
+    Ok(all)
+}
+
+fn make_dirs(c: &Deployment) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let mut private = std::fs::DirBuilder::new();
+    private.recursive(true).mode(0o700);
+    for d in [&c.state_dir, &c.storage, &c.state_dir.join("tls")] {
+        private.create(d).with_context(|| d.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn names(c: &Deployment) -> Vec<String> {
+    let mut all = c.names.clone();
+    if let Ok(host) = std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        all.push(host.trim().to_owned());
+    }
+    if !c.listen.ip().is_unspecified() {
+        all.push(c.listen.ip().to_string());
+    }
+    all.extend(["localhost".to_owned(), "127.0.0.1".to_owned()]);
+    let mut once = std::collections::BTreeSet::new();
+    all.retain(|n| !n.is_empty() && once.insert(n.clone()));
+    all
+}
+
+fn authority(c: &Deployment) -> Result<Authority> {
+    let host = names(c).into_iter().next().unwrap_or_default();
+    Ok(Authority::open(&c.state_dir.join("tls"), &format!("Provision at {host}"))?)
+}
+
+/// Where the server's certificate and key are; made if they are ours.
+fn certificate(c: &Deployment, a: &Authority) -> Result<(PathBuf, PathBuf)> {
+    if let Some(own) = &c.own_certificate {
+        return Ok(own.clone());
+    }
+    let dir = c.state_dir.join("tls");
+    a.server(&dir, &names(c))?;
+    Ok((dir.join("server.pem"), dir.join("server.key")))
+}

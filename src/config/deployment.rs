@@ -1,0 +1,191 @@
+//! `deployment-server.toml`: the file as written and as used. Every key has a
+//! default, so that an empty file is a whole configuration.
+
+use super::{ConfigError, from_toml, line_of};
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use toml::Spanned;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    state_dir: Option<PathBuf>,
+    store: Option<String>,
+    listen: Option<SocketAddr>,
+    socket: Option<PathBuf>,
+    #[serde(default)]
+    names: Vec<Spanned<String>>,
+    #[serde(default)]
+    tls: WireTls,
+    #[serde(default)]
+    registry: WireRegistry,
+    #[serde(default)]
+    nodes: WireNodes,
+    #[serde(default)]
+    ingest: WireIngest,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireTls {
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireRegistry {
+    storage: Option<PathBuf>,
+    #[serde(default)]
+    anonymous: Vec<String>,
+    grace_hours: Option<Spanned<u32>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireNodes {
+    rights: Option<Vec<String>>,
+    certificate_days: Option<Spanned<u32>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireIngest {
+    at_once: Option<Spanned<u32>>,
+    minutes: Option<Spanned<u32>>,
+    network: Option<bool>,
+}
+
+/// The configuration of a deployment server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// State, keys, logs.
+    pub state_dir: PathBuf,
+    /// Store URL.
+    pub store: String,
+    /// Registry and API, over TLS.
+    pub listen: SocketAddr,
+    /// The API for root on this host.
+    pub socket: PathBuf,
+    /// Names and addresses that clients use for this host; they stand in its
+    /// certificate, the first one in what nodes are told.
+    pub names: Vec<String>,
+    /// Certificate chain and key of one's own, in place of ours.
+    pub own_certificate: Option<(PathBuf, PathBuf)>,
+    /// Where images are kept.
+    pub storage: PathBuf,
+    /// `PREFIX:pull` for everybody, without login.
+    pub anonymous: Vec<String>,
+    /// What nodes may do.
+    pub node_rights: Vec<String>,
+    /// How long a node's certificate is good.
+    pub certificate_life: Duration,
+    /// What nothing refers to is kept so long.
+    pub grace: Duration,
+    /// Images built at once, 1 to 16.
+    pub ingest_at_once: u32,
+    /// How long a build of an image may take.
+    pub ingest_limit: Duration,
+    /// Whether builds may use the network unless they say otherwise.
+    pub ingest_network: bool,
+}
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+/// With file, line, and what would be right.
+pub fn load(path: &Path) -> Result<Deployment, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let base = path.parent().unwrap_or(Path::new("/"));
+    parse(&text, &path.display().to_string(), base)
+}
+
+/// The same from a text; relative paths start at `base`.
+///
+/// # Errors
+/// See [`load`].
+pub fn parse(text: &str, file: &str, base: &Path) -> Result<Deployment, ConfigError> {
+    let w: Wire = from_toml(text, file)?;
+    let at = |offset: Option<usize>, message: String| ConfigError::At {
+        file: file.to_owned(),
+        line: offset.map_or(0, |o| line_of(text, o)),
+        message,
+    };
+    let number = |n: &Option<Spanned<u32>>, name: &str, usual: u32, most: u32| match n {
+        None => Ok(usual),
+        Some(n) if (1..=most).contains(n.as_ref()) => Ok(*n.as_ref()),
+        Some(n) => {
+            Err(at(Some(n.span().start), format!("{name} = {} must be 1 to {most}", n.as_ref())))
+        }
+    };
+    let state_dir =
+        base.join(w.state_dir.unwrap_or_else(|| "/var/lib/provision-deployment".into()));
+    let own_certificate = match (w.tls.certificate, w.tls.key) {
+        (Some(c), Some(k)) => Some((base.join(c), base.join(k))),
+        (None, None) => None,
+        _ => {
+            let m = "[tls] needs both `certificate` and `key`, or neither: then our own authority signs one";
+            return Err(at(None, m.into()));
+        }
+    };
+    for n in &w.names {
+        let name = n.as_ref();
+        let plain = |c: char| c.is_ascii_alphanumeric() || ".-:".contains(c);
+        if name.is_empty() || name.len() > 253 || !name.chars().all(plain) {
+            let m = format!("names: {name:?} is neither a host name nor an address");
+            return Err(at(Some(n.span().start), m));
+        }
+    }
+    let hours = |h: u32| Duration::from_secs(u64::from(h) * 3600);
+    let store =
+        w.store.unwrap_or_else(|| format!("sqlite:{}", state_dir.join("deployment.db").display()));
+    Ok(Deployment {
+        store,
+        listen: w.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 5000))),
+        socket: base.join(w.socket.unwrap_or_else(|| "/run/provision-deployment/api.sock".into())),
+        names: w.names.into_iter().map(Spanned::into_inner).collect(),
+        own_certificate,
+        storage: state_dir.join(w.registry.storage.unwrap_or_else(|| "registry".into())),
+        anonymous: w.registry.anonymous,
+        node_rights: w.nodes.rights.unwrap_or_else(|| vec!["*:pull".into()]),
+        certificate_life: hours(
+            24 * number(&w.nodes.certificate_days, "certificate_days", 90, 3650)?,
+        ),
+        grace: hours(number(&w.registry.grace_hours, "grace_hours", 24, 8760)?),
+        ingest_at_once: number(&w.ingest.at_once, "at_once", 1, 16)?,
+        ingest_limit: Duration::from_secs(
+            60 * u64::from(number(&w.ingest.minutes, "minutes", 60, 1440)?),
+        ),
+        ingest_network: w.ingest.network.unwrap_or(false),
+        state_dir,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Deployment, ConfigError> {
+        parse(text, "deployment-server.toml", Path::new("/etc/provision"))
+    }
+
+    #[test]
+    fn an_empty_file_is_a_whole_configuration() {
+        let c = read("").unwrap();
+        assert_eq!(c.listen.port(), 5000);
+        assert_eq!(c.storage, Path::new("/var/lib/provision-deployment/registry"));
+        assert!(c.anonymous.is_empty() && !c.ingest_network);
+    }
+
+    #[test]
+    fn faults_name_the_line_and_what_would_be_right() {
+        let f = |t: &str| read(t).unwrap_err().to_string();
+        assert!(f("[nodes]\ncertificate_days = 0").starts_with("deployment-server.toml:2:"));
+        assert!(f("names = [\"a b\"]").contains("neither a host name"));
+        assert!(f("[tls]\nkey = \"k\"").contains("both"));
+        assert!(f("lisen = \"x\"").contains("did you mean `listen`"));
+    }
+}
