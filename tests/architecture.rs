@@ -50,7 +50,7 @@ const NARROW: &[(&str, &[&str])] = &[
     ("dhcp", &["model"]),
     ("tftp", &[]),
     ("registry", &["model"]),
-    ("agent", &["model", "image"]),
+    ("agent", &["model", "image", "tls"]),
     ("power", &["model"]),
     ("profile", &["model"]),
     ("image", &["model", "config"]),

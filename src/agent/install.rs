@@ -10,7 +10,7 @@ use super::server::{PATIENCE, Server};
 use super::target::{Kind, Target, device_bytes};
 use super::{
     AgentError, InPhase, bootloader, chroot, facts, filesystem, identity, kmod, network, partition,
-    profile, restart, stream,
+    profile, registry, restart, stream,
 };
 use crate::model::node::DiskFacts;
 use crate::model::plan::{BootMethod, FailureReport, InstallPlan, InstalledReport};
@@ -222,6 +222,10 @@ fn finish(
     identity::write_files(&mut target, plan, &uuid, &esp_uuid, firmware == Firmware::Uefi)
         .in_phase(phase, "identity")?;
     profile::apply(&mut target, &plan.profile, reporter)?;
+    if let Some(r) = &plan.registry {
+        registry::enrol(&mut target, plan.node.as_str(), r, server)?;
+        step("certificate for the registry");
+    }
     // After the profile, whose groups they join.
     identity::make_users(&mut target, plan).in_phase(phase, "users")?;
     step("users made");

@@ -5,14 +5,16 @@
 //! chooses a disk, writes the image, gives the node its identity, applies the
 //! profile, installs the boot loader, restarts. On the installed system
 //! ([`node`]): tells the server that it runs, runs the profile's `verify.sh`,
-//! and is done for good.
+//! and is done for good; where there is a registry, [`registry`] renews the
+//! node's certificate.
 //!
 //! Two rules hold everywhere. Nothing on a disk is touched before the plan has
 //! come and exactly one disk fits it. And whatever happens is told: to the
 //! server with a reason that can be acted on, and on the console; then the
 //! agent waits, it never restarts in a loop.
 //!
-//! It may use `model` and, of `image`, the formats it shares with the builder.
+//! It may use `model`, of `image` the formats it shares with the builder, and
+//! of `tls` what makes a key and its request.
 //! It is called by `bin/provision-agent` alone, linked statically, and must
 //! work with nothing but busybox beside it.
 
@@ -32,6 +34,7 @@ pub mod network;
 pub mod node;
 pub mod partition;
 pub mod profile;
+pub mod registry;
 pub mod report;
 pub mod restart;
 pub mod server;
@@ -84,12 +87,15 @@ pub fn main() -> std::process::ExitCode {
     }
     match std::env::args().nth(1).as_deref() {
         Some("node") => node::run(),
+        Some("renew") => registry::renew(std::env::args().any(|a| a == "--now")),
         Some("--version") => {
             println!("provision-agent {}", env!("CARGO_PKG_VERSION"));
             std::process::ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("usage: provision-agent node, or as /init of the installer's ramdisk");
+            eprintln!(
+                "usage: provision-agent node | renew [--now], or as /init of the installer's ramdisk"
+            );
             std::process::ExitCode::from(2)
         }
     }

@@ -144,6 +144,24 @@ impl Server {
         Ok(())
     }
 
+    /// `POST path` with a JSON body, for a JSON answer; tried for `patience`.
+    pub fn post_get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        patience: Duration,
+    ) -> Result<T, ServerError> {
+        let what = format!("POST {path}");
+        let garbled = |e: serde_json::Error| ServerError::Garbled {
+            what: what.clone(),
+            reason: e.to_string(),
+        };
+        let json = serde_json::to_vec(body).map_err(garbled)?;
+        let bytes =
+            self.until(&what, patience, || self.once_post(path, &what, "application/json", &json))?;
+        serde_json::from_slice(&bytes).map_err(garbled)
+    }
+
     /// Asks right before a disk is touched, since a build may have been given
     /// up while the network was away, and what the reporter knows may be old.
     pub fn may_write(&self, disk: &str) -> Result<MayWrite, ServerError> {

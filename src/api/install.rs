@@ -6,7 +6,7 @@ use super::{Caller, Ctx, Problem, demand};
 use crate::auth::Role;
 use crate::image::{Image, sources};
 use crate::lifecycle::InstallOrder;
-use crate::model::plan::{InstallPlan, NetworkPlan, RootfsPlan, UserPlan};
+use crate::model::plan::{InstallPlan, NetworkPlan, RegistryPlan, RootfsPlan, UserPlan};
 use crate::model::{BuildInputs, Name, NewEvent, Node, Operation, Outcome, Time};
 use crate::profile::Profile;
 use axum::Json as Out;
@@ -155,6 +155,7 @@ fn plan(
         boot: install.boot,
         timezone: install.timezone.clone(),
         apt_sources: apt_sources(&image.description.provenance.suite),
+        registry: ctx.config.deployment.as_ref().map(|d| RegistryPlan { host: d.host.clone() }),
     }
 }
 

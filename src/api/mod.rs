@@ -33,7 +33,8 @@ use crate::auth::{MasterKey, TokenRecord};
 use crate::config::Config;
 use crate::image::Catalogue;
 use crate::lifecycle::Rack;
-use crate::model::{Digest, Event, Name, Node, NodeName};
+use crate::model::plan::SignedCertificate;
+use crate::model::{BuildId, Digest, Event, Name, Node, NodeName};
 use crate::netboot::script::Scripts;
 use crate::power::PowerControl;
 use crate::profile::Profiles;
@@ -86,6 +87,21 @@ pub trait Bmcs: Send + Sync {
     fn forget(&self, node: &NodeName);
 }
 
+/// Gets nodes their certificates for the registry; handed in by `app`.
+#[async_trait]
+pub trait Certifier: Send + Sync {
+    /// A certificate for what `build` makes of `node`; the text of an error is
+    /// for people.
+    async fn sign(
+        &self,
+        node: &NodeName,
+        build: &BuildId,
+        csr: String,
+    ) -> Result<SignedCertificate, String>;
+    /// There is a new [`nodes::REVOCATION`] to carry out.
+    fn wake(&self);
+}
+
 /// What the resources need.
 pub struct Ctx {
     /// Configuration.
@@ -104,6 +120,8 @@ pub struct Ctx {
     pub tokens: RwLock<HashMap<Digest, TokenRecord>>,
     /// BMCs.
     pub bmcs: Arc<dyn Bmcs>,
+    /// Certificates, if there is a deployment server.
+    pub certifier: Option<Arc<dyn Certifier>>,
     /// Image builds.
     pub builder: Arc<dyn ImageBuilder>,
     /// Logs of builds.
@@ -184,6 +202,7 @@ pub fn node_router(ctx: Arc<Ctx>) -> Router {
         .route("/node/failed", post(node_reports::failed))
         .route("/node/installed", post(node_reports::installed))
         .route("/node/booted", post(node_reports::booted))
+        .route("/node/certificate", post(node_reports::certificate))
         .route("/node/verified", post(node_reports::verified))
         .layer(DefaultBodyLimit::max(1 << 20))
         .with_state(ctx)

@@ -7,7 +7,8 @@ use super::problem::Json;
 use super::{Ctx, Problem};
 use crate::lifecycle::{Input, LifeError, orders};
 use crate::model::plan::{
-    BootedReport, FailureReport, InstallPlan, InstalledReport, PhaseReport, VerifiedReport,
+    BootedReport, CertificateRequest, FailureReport, InstallPlan, InstalledReport, PhaseReport,
+    SignedCertificate, VerifiedReport,
 };
 use crate::model::{Build, BuildOutcome, Facts, Firmware, Time};
 use axum::Json as Out;
@@ -110,6 +111,21 @@ pub(super) async fn booted(
     Json(r): Json<BootedReport>,
 ) -> Taken {
     give(&ctx, &build, Input::Booted(r.kernel.chars().take(100).collect())).await
+}
+
+/// Signed by the deployment server, asked with our token: a node's own token
+/// is good here only.
+pub(super) async fn certificate(
+    Running(build): Running,
+    State(ctx): State<Arc<Ctx>>,
+    Json(r): Json<CertificateRequest>,
+) -> Result<Out<SignedCertificate>, Problem> {
+    let Some(certifier) = &ctx.certifier else {
+        return Err(Problem::not_found("no deployment server is configured here"));
+    };
+    let signed = certifier.sign(&build.node, &build.id, r.csr).await;
+    // 503: the agent asks again until its deadline.
+    signed.map(Out).map_err(|why| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why))
 }
 
 pub(super) async fn verified(

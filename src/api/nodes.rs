@@ -126,6 +126,32 @@ fn sealed(ctx: &Ctx, name: &NodeName, password: Option<String>) -> Result<Batch,
     Ok(Batch::new().put(kind::SECRET, &key, &sealed, Expect::Any)?)
 }
 
+/// The document kind of nodes that the registry is to refuse, until the
+/// deployment server has been told.
+pub const REVOCATION: &str = "revocation";
+
+/// See [`REVOCATION`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Revocation {
+    /// Why, for the other server's record.
+    pub reason: String,
+}
+
+/// Adds the end of the node's certificates, in the commit that ends the node.
+fn revoked(ctx: &Ctx, batch: Batch, name: &NodeName, reason: &str) -> Result<Batch, Problem> {
+    if ctx.certifier.is_none() {
+        return Ok(batch);
+    }
+    let doc = Revocation { reason: reason.to_owned() };
+    Ok(batch.put(REVOCATION, name.as_str(), &doc, Expect::Any)?)
+}
+
+fn wake(ctx: &Ctx) {
+    if let Some(c) = &ctx.certifier {
+        c.wake();
+    }
+}
+
 pub(super) async fn add(
     caller: Caller,
     State(ctx): State<Arc<Ctx>>,
@@ -178,12 +204,16 @@ pub(super) async fn set(
 ) -> Answer<Node> {
     demand(&*ctx, &caller, Role::Admin, "changing a node").await?;
     let name = ctx.rack.view().inventory.find(&n)?.spec.name.clone();
-    let secrets = sealed(&ctx, &name, c.bmc_password.clone())?;
+    let mut secrets = sealed(&ctx, &name, c.bmc_password.clone())?;
+    if c.retired == Some(true) {
+        secrets = revoked(&ctx, secrets, &name, "the node is retired")?;
+    }
     let changed = ctx
         .rack
         .set_node(&name, &ctx.config.network, &caller.name, secrets, |node| apply(node, c))
         .await?;
     ctx.bmcs.forget(&name);
+    wake(&ctx);
     Ok(Out(changed))
 }
 
@@ -251,7 +281,9 @@ pub(super) async fn remove(
 ) -> Result<StatusCode, Problem> {
     demand(&*ctx, &caller, Role::Admin, "removing a node").await?;
     let name = ctx.rack.view().inventory.find(&n)?.spec.name.clone();
-    ctx.rack.remove_node(&name, &caller.name).await?;
+    let also = revoked(&ctx, Batch::new(), &name, "the node was removed")?;
+    ctx.rack.remove_node(&name, &caller.name, also).await?;
+    wake(&ctx);
     ctx.bmcs.forget(&name);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -4,7 +4,7 @@ use super::boots::{RackView, TftpFiles};
 use super::daemon::{lock, stop_signal};
 use super::dhcp_settings::dhcp_settings;
 use super::observer::{self, Recorder, Strangers};
-use super::{bmcs, claim, images, listen, tokens};
+use super::{bmcs, certifier, claim, images, listen, tokens};
 use crate::api::{self, Ctx};
 use crate::auth::MasterKey;
 use crate::config::{Config, DhcpMode};
@@ -137,7 +137,12 @@ async fn serve(
     let boot_listener = listen::tcp(SocketAddr::from((net.address, config.http_port)))?;
     let local = listen::local(&config.api_socket)?;
 
+    let certifier = match &config.deployment {
+        Some(link) => Some(Arc::new(certifier::Remote::new(link, store.clone())?)),
+        None => None,
+    };
     let ctx = Arc::new(Ctx {
+        certifier: certifier.clone().map(|c| c as Arc<dyn api::Certifier>),
         config: config.clone(),
         rack: rack.clone(),
         images: Catalogue::open(&config.images_dir),
@@ -198,6 +203,13 @@ async fn serve(
     });
     let (s, kept) = (stop.clone(), store.clone());
     tasks.spawn(async move { ("claim on the store", claim::keep(&*kept, &owner, s).await) });
+    if let Some(c) = certifier {
+        let s = stop.clone();
+        tasks.spawn(async move {
+            c.run(s).await;
+            ("certificates", Ok(()))
+        });
+    }
     let s = stop.clone();
     let watched = rack.clone();
     tasks.spawn(async move {

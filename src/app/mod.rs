@@ -4,7 +4,7 @@
 //! fault is a message and not half a server. `boots` is the rack as DHCP and
 //! booting see it, `observer` takes what they saw into the record, `bmcs`
 //! switches power, `dhcp_settings` says what DHCP serves, `images` builds
-//! images, `check` is `build-server check`. `deployment_server` is the other
+//! images, `certifier` asks for nodes' certificates, `check` is `build-server check`. `deployment_server` is the other
 //! daemon, `peer` its TLS that knows the client. Both have `daemon`, `tokens`,
 //! `listen` (the sockets) and `claim`, which sees to it that one server writes
 //! to a store. Only `bin` calls this.
@@ -12,6 +12,7 @@
 pub mod bmcs;
 pub mod boots;
 pub mod build_server;
+pub mod certifier;
 pub mod check;
 pub mod claim;
 pub mod daemon;

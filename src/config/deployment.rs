@@ -140,8 +140,13 @@ pub fn parse(text: &str, file: &str, base: &Path) -> Result<Deployment, ConfigEr
         }
     }
     let hours = |h: u32| Duration::from_secs(u64::from(h) * 3600);
-    let store =
-        w.store.unwrap_or_else(|| format!("sqlite:{}", state_dir.join("deployment.db").display()));
+    let store = match w.store {
+        None => format!("sqlite:{}", state_dir.join("deployment.db").display()),
+        Some(s) => match s.strip_prefix("sqlite:") {
+            Some(p) => format!("sqlite:{}", base.join(p).display()),
+            None => s,
+        },
+    };
     Ok(Deployment {
         store,
         listen: w.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 5000))),

@@ -1,5 +1,6 @@
 //! The configuration as the program uses it: typed, complete, consistent.
 
+use super::link::{DeploymentLink, link};
 use super::subnets::{self, Relayed};
 use super::wire;
 use crate::model::plan::BootMethod;
@@ -151,6 +152,8 @@ pub struct Config {
     pub install: Install,
     /// Deadlines.
     pub deadlines: Deadlines,
+    /// The deployment server.
+    pub deployment: Option<DeploymentLink>,
 }
 
 /// A fault and where in the file it is.
@@ -161,7 +164,7 @@ pub struct Fault {
     pub message: String,
 }
 
-fn fault<T>(at: Range<usize>, message: impl Into<String>) -> Result<T, Fault> {
+pub(super) fn fault<T>(at: Range<usize>, message: impl Into<String>) -> Result<T, Fault> {
     Err(Fault { at: Some(at.start), message: message.into() })
 }
 
@@ -216,6 +219,7 @@ pub fn resolve(w: wire::Wire, base: &Path) -> Result<Config, Fault> {
         api_names: w.api.names,
         install: install(w.install, base)?,
         deadlines: deadlines(w.deadlines)?,
+        deployment: w.deployment.map(|d| link(d, base)).transpose()?,
         network,
         state_dir,
     })

@@ -31,6 +31,17 @@ pub struct Wire {
     pub install: Install,
     #[serde(default)]
     pub deadlines: Deadlines,
+    pub deployment: Option<Deployment>,
+}
+
+/// `[deployment]`: the deployment server, if there is one.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "documented key by key in docs/operations.md")]
+pub struct Deployment {
+    pub url: Spanned<String>,
+    pub ca_file: PathBuf,
+    pub token_file: PathBuf,
 }
 
 /// `[network]`: the link to the nodes.

@@ -293,12 +293,17 @@ impl Rack {
     }
 
     /// Takes a node out of the inventory; its builds and events stay.
-    pub async fn remove_node(&self, name: &NodeName, actor: &str) -> Result<(), LifeError> {
+    pub async fn remove_node(
+        &self,
+        name: &NodeName,
+        actor: &str,
+        also: Batch,
+    ) -> Result<(), LifeError> {
         let _turn = self.turn.lock().await;
         self.must_be_free(name)?;
         self.view().inventory.find(name.as_str())?;
         let event = NewEvent::new(Time::now(), actor, "node.remove", Outcome::Ok).node(name);
-        let batch = Batch::new()
+        let batch = also
             .delete(kind::NODE, name.as_str())
             .delete(kind::SECRET, &format!("bmc/{name}"))
             .event(event);

@@ -11,6 +11,7 @@
 //! | `POST /node/failed` | [`FailureReport`] | the build cannot go on |
 //! | `POST /node/installed` | [`InstalledReport`] | disk is complete, just before restart |
 //! | `POST /node/booted` | [`BootedReport`] | the installed system runs |
+//! | `POST /node/certificate` | [`CertificateRequest`] → [`SignedCertificate`] | in phase `profile`, where there is a registry |
 //! | `POST /node/verified` | [`VerifiedReport`] | `verify.sh` has ended |
 
 use super::{BuildId, Digest, DiskHint, Firmware, Mac, Name, NodeName, Phase, Time};
@@ -106,6 +107,31 @@ pub struct ProfilePlan {
     pub verify_seconds: u64,
 }
 
+/// The deployment server's registry, as the node is to use it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryPlan {
+    /// `host:port`, as in image names.
+    pub host: String,
+}
+
+/// Asks for the node's client certificate; the key stays on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRequest {
+    /// PKCS #10 request, PEM.
+    pub csr: String,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedCertificate {
+    /// The node's certificate, PEM.
+    pub certificate: String,
+    /// The authority that signed it and the registry's own, PEM.
+    pub ca: String,
+    /// Not good after.
+    pub expires: Time,
+}
+
 /// Everything the agent needs to make the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstallPlan {
@@ -137,6 +163,9 @@ pub struct InstallPlan {
     /// baked cannot install packages.
     #[serde(default)]
     pub apt_sources: String,
+    /// The registry the node pulls from, if the site has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistryPlan>,
 }
 
 /// A phase has begun or moved on.

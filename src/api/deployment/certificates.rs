@@ -7,6 +7,7 @@ use super::{ClientCertificate, Desk};
 use crate::api::problem::Json;
 use crate::api::{Caller, List, Problem, demand};
 use crate::auth::Role;
+use crate::model::plan::{CertificateRequest, SignedCertificate as Signed};
 use crate::model::{NewEvent, NodeName, Outcome, Time};
 use crate::store::Batch;
 use axum::Json as Out;
@@ -27,25 +28,6 @@ pub struct SignRequest {
     pub build: Option<String>,
     /// PKCS #10 request, PEM.
     pub csr: String,
-}
-
-/// A certificate to renew; whose it is says the one that is shown.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RenewRequest {
-    /// PKCS #10 request, PEM.
-    pub csr: String,
-}
-
-/// A signed certificate and who signed it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Signed {
-    /// PEM.
-    pub certificate: String,
-    /// The authority's certificate, PEM.
-    pub ca: String,
-    /// Not good after.
-    pub expires: Time,
 }
 
 /// Certificates to refuse from now on.
@@ -86,7 +68,7 @@ pub(super) async fn sign(
 pub(super) async fn renew(
     State(desk): State<Arc<Desk>>,
     parts: Parts,
-    Json(r): Json<RenewRequest>,
+    Json(r): Json<CertificateRequest>,
 ) -> Result<(StatusCode, Out<Signed>), Problem> {
     let shown = parts.extensions.get::<ClientCertificate>();
     if !matches!(shown, Some(ClientCertificate(Some(_)))) {
