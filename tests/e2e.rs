@@ -355,7 +355,11 @@ fn a_rack_without_root_installs_a_node_and_leaves_nothing() {
     // Below /var/tmp: the user cannot enter root's home, nor perhaps ours.
     let dir = tempfile::Builder::new().prefix("pvuser").tempdir_in("/var/tmp").unwrap();
     let at = |name: &str| dir.path().join(name);
-    for exe in [env!("CARGO_BIN_EXE_provision"), env!("CARGO_BIN_EXE_build-server")] {
+    for exe in [
+        env!("CARGO_BIN_EXE_provision"),
+        env!("CARGO_BIN_EXE_build-server"),
+        env!("CARGO_BIN_EXE_deployment-server"),
+    ] {
         std::fs::copy(exe, at(exe.rsplit('/').next().unwrap())).unwrap();
     }
     std::fs::copy(std::env::var("PROVISION_AGENT").unwrap(), at("provision-agent")).unwrap();

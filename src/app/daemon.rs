@@ -22,3 +22,13 @@ pub async fn stop_signal() -> Result<()> {
     }
     Ok(())
 }
+
+/// A password's check takes 19 MiB for a moment: without this the C library
+/// would come to keep such pieces for ever (mallopt(3), M_MMAP_THRESHOLD).
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: called before other threads are there; touches only malloc.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+    }
+}

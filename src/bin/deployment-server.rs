@@ -30,6 +30,7 @@ enum What {
 fn main() -> ExitCode {
     let args = Args::parse();
     app::log_to_stderr();
+    app::daemon::give_memory_back();
     let config = match deployment::load(&args.config) {
         Ok(c) => c,
         Err(e) => {

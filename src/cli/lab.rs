@@ -111,6 +111,9 @@ struct UpArgs {
     /// No way out to the package mirror
     #[arg(long)]
     no_uplink: bool,
+    /// No second host with a deployment server
+    #[arg(long)]
+    no_deployment: bool,
     /// Where images are kept; shared by all racks
     #[arg(long)]
     images: Option<PathBuf>,
@@ -163,6 +166,7 @@ impl UpArgs {
             memory: self.memory,
             disk: self.disk,
             uplink: !self.no_uplink,
+            deployment: !self.no_deployment,
             rootless: !rustix::process::geteuid().is_root(),
         }
     }
@@ -196,6 +200,9 @@ pub(super) async fn run(a: LabArgs) -> Result<(), Fail> {
             let lab = up(&a).await?;
             println!("{} machines are up, all off; the build server answers", lab.nodes.len());
             println!("export PROVISION_SERVER={}", lab.server_url());
+            if lab.deployment {
+                println!("export PROVISION_DEPLOYMENT={}", lab.deployment_url());
+            }
             Ok(())
         }
         What::Down(n) => Ok(down(&n.name)?),
@@ -252,6 +259,9 @@ async fn up(a: &UpArgs) -> Result<Lab, Fail> {
     println!("raising rack {:?} in {}", lab.name, lab.dir.display());
     lab.up()?;
     lab.write_config(&plan)?;
+    if lab.deployment {
+        drop(lab.start_deployment(&server_exe()?.with_file_name("deployment-server"))?);
+    }
     // Left running: `lab down` ends it.
     drop(lab.start_server(&server_exe()?)?);
     let s = session(&lab)?;

@@ -7,7 +7,8 @@
 //! QEMU's command line; `supervisor` is the process that stands for the
 //! machine's hardware: it runs QEMU and `ipmi_sim`, holds power, boot device
 //! and faults; `chassis` is what the simulator calls to reach it; `server`
-//! writes a configuration and starts a build server inside.
+//! writes a configuration and starts a build server inside; `second` is
+//! another host with a deployment server.
 //!
 //! Everything of a lab is in one directory, and every process of it is found
 //! by the pid it wrote there, so that [`down`] removes all, also after a
@@ -16,6 +17,7 @@
 pub mod chassis;
 pub mod net;
 pub mod node;
+pub mod second;
 pub mod server;
 pub mod space;
 pub mod supervisor;
@@ -82,6 +84,9 @@ pub struct Lab {
     pub disk: u32,
     /// A way out to the package mirror.
     pub uplink: bool,
+    /// A second host with a deployment server; see [`second`].
+    #[serde(default)]
+    pub deployment: bool,
     /// In user namespaces of its own, by a user who is not root; see
     /// [`space`].
     #[serde(default)]
@@ -173,6 +178,9 @@ impl Lab {
         let path = self.dir.join("lab.json");
         fs::write(&path, json).map_err(io_at(&path))?;
         net::up(self)?;
+        if self.deployment {
+            self.second_up()?;
+        }
         for i in 0..self.nodes.len() {
             node::prepare(self, i)?;
             self.spawn_supervisor(i)?;
@@ -237,7 +245,13 @@ pub fn down(name: &str) -> Result<(), LabError> {
             }
         }
     }
-    for pid in ["build-server.pid", "slirp.pid", "anchor.pid"] {
+    for pid in [
+        "build-server.pid",
+        "deployment/deployment-server.pid",
+        "deployment/holder.pid",
+        "slirp.pid",
+        "anchor.pid",
+    ] {
         end_process(&dir.join(pid), &dir);
     }
     space::unmake(name);

@@ -6,7 +6,7 @@ use super::{Lab, LabError, LabFirmware, io_at};
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Settings of the lab's build server.
@@ -69,12 +69,13 @@ impl Lab {
              domain = \"lab.internal\"\n\n\
              [api]\nlisten = \"10.77.0.1:8443\"\nsocket = \"api.sock\"\n\n\
              [install]\nssh_key_files = [\"id_ed25519.pub\"]\n\
-             kernel_args = \"console=ttyS0,115200\"\n{}\n\n{}\n",
+             kernel_args = \"console=ttyS0,115200\"\n{}\n\n{}\n{}\n",
             plan.images.display(),
             plan.profiles.display(),
             super::SERVER,
             plan.install,
             plan.extra,
+            self.second_config()?,
         );
         let path = self.dir.join("build-server.toml");
         fs::write(&path, text).map_err(io_at(&path))?;
@@ -107,36 +108,45 @@ impl Lab {
 
     /// Starts `build-server` inside and waits until it answers.
     pub fn start_server(&self, exe: &Path) -> Result<Child, LabError> {
+        let mut c = self.command(exe);
+        c.arg("--config").arg(self.dir.join("build-server.toml"));
         let log = self.dir.join("build-server.log");
-        let out =
-            fs::OpenOptions::new().create(true).append(true).open(&log).map_err(io_at(&log))?;
-        let err = out.try_clone().map_err(io_at(&log))?;
-        let mut child = self
-            .command(exe)
-            .arg("--config")
-            .arg(self.dir.join("build-server.toml"))
+        start(c, &log, &self.dir.join("build-server.pid"), &self.socket())
+    }
+}
+
+/// Starts a server, its output to `log`, and waits until `socket` answers.
+pub(super) fn start(
+    mut command: Command,
+    log: &Path,
+    pid: &Path,
+    socket: &Path,
+) -> Result<Child, LabError> {
+    let out = fs::OpenOptions::new().create(true).append(true).open(log).map_err(io_at(log))?;
+    let err = out.try_clone().map_err(io_at(log))?;
+    let mut child =
+        command
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(err)
             .process_group(0)
             .spawn()
-            .map_err(io_at(exe))?;
-        let pid = self.dir.join("build-server.pid");
-        fs::write(&pid, child.id().to_string()).map_err(io_at(&pid))?;
-        let end = Instant::now() + Duration::from_secs(30);
-        loop {
-            if std::os::unix::net::UnixStream::connect(self.socket()).is_ok() {
-                return Ok(child);
-            }
-            let ended = child.try_wait().map_err(io_at(exe))?;
-            if ended.is_some() || Instant::now() > end {
-                let text = fs::read_to_string(&log).unwrap_or_default();
-                let tail: Vec<&str> = text.lines().rev().take(5).collect();
-                let why = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
-                return Err(LabError::Tool { what: "build-server does not start".into(), why });
-            }
-            std::thread::sleep(Duration::from_millis(50));
+            .map_err(|e| LabError::Tool { what: format!("{command:?}"), why: e.to_string() })?;
+    fs::write(pid, child.id().to_string()).map_err(io_at(pid))?;
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        if std::os::unix::net::UnixStream::connect(socket).is_ok() {
+            return Ok(child);
         }
+        let ended = child.try_wait().map_err(io_at(log))?;
+        if ended.is_some() || Instant::now() > end {
+            let text = fs::read_to_string(log).unwrap_or_default();
+            let tail: Vec<&str> = text.lines().rev().take(5).collect();
+            let why = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
+            let what = format!("the server of {} does not start", log.display());
+            return Err(LabError::Tool { what, why });
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// The anchor's pid, in the lab's directory.
 const ANCHOR: &str = "anchor.pid";
 /// Written by the anchor when the namespaces are as they should be.
-const READY: &str = "anchor.ready";
+pub(super) const READY: &str = "anchor.ready";
 /// The lab's `resolv.conf`, in the lab's directory when there is no root.
 const RESOLV: &str = "resolv.conf";
 

@@ -42,6 +42,7 @@ impl Rack {
             memory: 2048,
             disk: 8,
             uplink: false,
+            deployment: false,
             rootless: false,
         };
         let dir = tempfile::tempdir().unwrap();
