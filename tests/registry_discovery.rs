@@ -152,6 +152,28 @@ fn verdicts(report: &provision::registry::GcReport, what: &str) -> Vec<(String, 
     of.map(|j| (j.name.clone(), j.verdict.clone())).collect()
 }
 
+/// A manifest that cannot be read may have named anything: its repository
+/// loses nothing until it was pushed again.
+#[tokio::test]
+async fn a_damaged_manifest_is_not_served_and_stops_collection() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = Settings::local(dir.path()).unwrap();
+    (settings.grace, settings.wait) = (Duration::ZERO, Duration::ZERO);
+    settings.untagged = Some(Duration::ZERO);
+    let s = serve(settings).await;
+    let (d, m) = s.push_image("a", "v1", b"layer").await;
+    let at = dir.path().join("repos/a/_manifests").join(format!("sha256-{}", d.hex()));
+    std::fs::write(&at, m.to_string().replace("layer", "lawyer")).unwrap();
+    let r = s.get("/v2/a/manifests/v1").await;
+    assert_eq!((r.status().as_u16(), code(r).await.as_str()), (500, "UNKNOWN"));
+    for _ in 0..4 {
+        s.registry.collect_garbage(false).await.unwrap();
+    }
+    assert_eq!(s.registry.verify_store().await.unwrap().damage.len(), 1);
+    assert_eq!(s.push_manifest("a", "v1", &m).await.status(), 201);
+    assert_eq!(s.registry.verify_store().await.unwrap().damage, []);
+}
+
 /// With no grace and no wait each run takes one step at each level.
 #[tokio::test]
 async fn garbage_goes_in_steps_and_comes_back_when_used() {

@@ -207,8 +207,9 @@ async fn end_7_manifests_are_checked() {
     let (d, m) = s.push_image("a", "v1", b"layer").await;
     let r = s.push_manifest("a", &d.to_string(), &m).await;
     assert_eq!(s.get(&location(&r)).await.status(), 200);
-    let put = |what: serde_json::Value| async {
-        let r = s.push_manifest("a", "bad", &what).await;
+    let s_ref = &s;
+    let put = |what: serde_json::Value| async move {
+        let r = s_ref.push_manifest("a", "bad", &what).await;
         (r.status().as_u16(), code(r).await)
     };
     let r = s.push_manifest("a", &Digest::of(b"other").to_string(), &m).await;

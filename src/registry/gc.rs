@@ -93,6 +93,16 @@ struct Run<'a> {
 struct Named {
     blobs: BTreeMap<Digest, Digest>,
     manifests: BTreeMap<Digest, String>,
+    /// One that cannot be read, and may have named anything.
+    damaged: Option<Digest>,
+}
+
+impl Named {
+    /// By which manifest a blob is named, or may have been.
+    fn blob(&self, d: &Digest) -> Option<String> {
+        let by = self.blobs.get(d).map(ToString::to_string);
+        by.or_else(|| self.damaged.as_ref().map(|m| format!("perhaps {m}, which is damaged")))
+    }
 }
 
 impl Registry {
@@ -127,7 +137,9 @@ impl Registry {
                 named.manifests.insert(d, format!("tag {tag}"));
             }
         }
-        for (at, m) in self.all_manifests(repository).await? {
+        let all = self.all_manifests(repository).await?;
+        named.damaged = all.damaged.into_iter().next();
+        for (at, m) in all.whole {
             // An index's other content may be stored either way.
             named.blobs.extend(m.blobs.iter().map(|d| (d.digest.clone(), at.clone())));
             for d in m.manifests {
@@ -229,15 +241,15 @@ impl Run<'_> {
         if let Some(by) = named.manifests.get(digest) {
             return Ok(Verdict::Named { by: by.clone() });
         }
+        if let Some(m) = &named.damaged {
+            return Ok(Verdict::Named { by: format!("perhaps {m}, which is damaged") });
+        }
         if s.age() < limit {
             return Ok(Verdict::Young { age: s.age().as_secs() });
         }
         let key = keys::manifest(repo, digest);
         let Some(bytes) = r.store.read(&key, LARGEST).await? else { return Ok(Verdict::Freed) };
-        // A rotten one is for `verify_store` to name, not to be lost here.
-        let Ok(m) = Manifest::parse(&bytes, None) else {
-            return Ok(Verdict::Named { by: "nothing, but it is damaged".into() });
-        };
+        let m = Manifest::parse(&bytes, None)?;
         // A signature lives as long as what it signs.
         if let Some(subject) = &m.subject
             && r.store.stat(&keys::manifest(repo, &subject.digest)).await?.is_some()
@@ -263,7 +275,7 @@ impl Run<'_> {
         let named = r.named(repo).await?;
         for (name, s) in r.store.children(&keys::released_links(repo)).await?.documents {
             let Some(d) = Digest::from_dashed(&name) else { continue };
-            let verdict = if named.blobs.contains_key(&d) {
+            let verdict = if named.blob(&d).is_some() {
                 if self.real() {
                     r.link(repo, &d).await?;
                 }
@@ -281,8 +293,8 @@ impl Run<'_> {
         let mut released = Vec::new();
         for (name, s) in r.store.children(&keys::links(repo)).await?.documents {
             let Some(d) = Digest::from_dashed(&name) else { continue };
-            let verdict = match (named.blobs.get(&d), self.young(&s)) {
-                (Some(by), _) => Verdict::Named { by: by.to_string() },
+            let verdict = match (named.blob(&d), self.young(&s)) {
+                (Some(by), _) => Verdict::Named { by },
                 (None, Some(young)) => young,
                 (None, None) => {
                     if self.real() {
@@ -299,7 +311,7 @@ impl Run<'_> {
             return Ok(());
         }
         let named = r.named(repo).await?;
-        for d in released.into_iter().filter(|d| named.blobs.contains_key(d)) {
+        for d in released.into_iter().filter(|d| named.blob(d).is_some()) {
             r.link(repo, &d).await?;
             self.judge("link", repo.as_str(), d, 0, Verdict::PutBack);
         }
