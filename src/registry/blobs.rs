@@ -104,7 +104,7 @@ impl Registry {
     }
 
     async fn refuse_if_named(&self, repo: &RepositoryName, digest: &Digest) -> Result<(), Fault> {
-        for (at, m) in self.all_manifests(repo).await? {
+        for (at, m) in self.all_manifests(repo).await?.whole {
             if m.blobs.iter().chain(&m.manifests).any(|d| d.digest == *digest) {
                 return Err(Fault::new(
                     Code::Denied,

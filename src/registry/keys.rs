@@ -21,11 +21,6 @@ pub const REPOS: &str = "repos";
 /// Where upload sessions are.
 pub const UPLOADS: &str = "uploads";
 
-/// A repository.
-pub fn repository(name: &RepositoryName) -> String {
-    format!("{REPOS}/{name}")
-}
-
 /// Its manifests.
 pub fn manifests(name: &RepositoryName) -> String {
     format!("{REPOS}/{name}/_manifests")

@@ -19,6 +19,13 @@ pub(super) struct Found {
     pub media_type: String,
 }
 
+/// What [`Registry::all_manifests`] found.
+#[derive(Default)]
+pub(super) struct All {
+    pub whole: Vec<(Digest, Manifest)>,
+    pub damaged: Vec<Digest>,
+}
+
 fn unknown(reference: &Reference) -> Fault {
     Fault::new(Code::ManifestUnknown, format!("this repository has no manifest {reference}"))
 }
@@ -71,30 +78,36 @@ impl Registry {
             .read(&keys::manifest(repository, &digest), LARGEST)
             .await?
             .ok_or_else(|| unknown(reference))?;
-        let media_type = Manifest::parse(&bytes, None)
-            .map_err(|f| {
-                tracing::error!(%repository, %digest, "a stored manifest is rotten");
-                Fault::new(Code::Unknown, format!("the stored manifest is damaged: {}", f.message))
-            })?
-            .media_type;
+        let damaged = |why: String| {
+            tracing::error!(%repository, %digest, why, "a stored manifest is damaged");
+            Fault::new(
+                Code::Unknown,
+                format!("the stored manifest is damaged: {why}; push it again"),
+            )
+        };
+        let real = Digest::with(digest.algorithm(), &bytes);
+        if real != digest {
+            return Err(damaged(format!("its content is {real}")));
+        }
+        let media_type = Manifest::parse(&bytes, None).map_err(|f| damaged(f.message))?.media_type;
         Ok(Found { digest, bytes, media_type })
     }
 
-    /// All manifests of a repository that can be read, parsed.
-    pub(super) async fn all_manifests(
-        &self,
-        repository: &RepositoryName,
-    ) -> Result<Vec<(Digest, Manifest)>, Fault> {
-        let mut out = Vec::new();
+    /// All manifests of a repository, parsed; and those that are damaged.
+    pub(super) async fn all_manifests(&self, repository: &RepositoryName) -> Result<All, Fault> {
+        let mut all = All::default();
         for (name, _) in self.store.children(&keys::manifests(repository)).await?.documents {
             let Some(digest) = Digest::from_dashed(&name) else { continue };
             let key = keys::manifest(repository, &digest);
             let Some(bytes) = self.store.read(&key, LARGEST).await? else { continue };
-            if let Ok(m) = Manifest::parse(&bytes, None) {
-                out.push((digest, m));
+            match Manifest::parse(&bytes, None) {
+                Ok(m) if Digest::with(digest.algorithm(), &bytes) == digest => {
+                    all.whole.push((digest, m));
+                }
+                _ => all.damaged.push(digest),
             }
         }
-        Ok(out)
+        Ok(all)
     }
 
     /// Checks and stores a manifest, and the tag if it came under one.
@@ -342,7 +355,7 @@ impl Registry {
     }
 
     async fn refuse_if_child(&self, repo: &RepositoryName, digest: &Digest) -> Result<(), Fault> {
-        for (at, m) in self.all_manifests(repo).await? {
+        for (at, m) in self.all_manifests(repo).await?.whole {
             if m.manifests.iter().any(|d| d.digest == *digest) {
                 return Err(Fault::new(
                     Code::Denied,

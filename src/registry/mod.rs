@@ -16,17 +16,21 @@
 mod blobs;
 mod digest;
 mod error;
+mod gc;
 mod http;
 mod keys;
+mod layout;
 mod manifest;
 mod manifests;
 mod name;
 mod seams;
 pub mod storage;
 mod upload;
+mod verify;
 
 pub use digest::{Algorithm, Digest, Hasher};
 pub use error::{Code, Fault, RegistryError};
+pub use gc::{GcReport, Judged, Verdict};
 pub use http::routes;
 pub use manifest::{Descriptor, Kind, Manifest};
 pub use name::{Reference, RepositoryName, Tag, UploadId};
@@ -41,6 +45,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use storage::Storage;
+pub use verify::{Damage, VerifyReport};
 
 /// What a registry is opened with.
 pub struct Settings {

@@ -91,6 +91,10 @@ impl Registry {
             .checked_add(length.unwrap_or(0))
             .ok_or_else(|| Fault::new(Code::SizeInvalid, "more bytes than a blob can have"))?;
         let received = self.receive(to.as_mut(), body, start).await;
+        let received = match to.flush().await {
+            Ok(()) => received,
+            Err(e) => Err(e.into()),
+        };
         let done = received.and_then(|h| match length {
             Some(_) if to.length() != end => Err(Fault::new(
                 Code::SizeInvalid,
@@ -124,13 +128,14 @@ impl Registry {
     async fn receive<S, E>(
         &self,
         to: &mut dyn Append,
-        mut body: S,
+        body: S,
         mut hasher: Hasher,
     ) -> Result<Hasher, Fault>
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin + Send,
         E: std::fmt::Display,
     {
+        let mut body = body.fuse();
         let mut batch = self.gather(&mut body).await?;
         while !batch.is_empty() {
             let bytes = batch.iter().map(|b| b.len() as u64).sum();
@@ -219,7 +224,7 @@ impl Registry {
         }
         // The reference first, then what it refers to: see the module's page.
         let placed = match self.link(repo, digest).await {
-            Ok(()) => self.store.place(id, digest).await,
+            Ok(()) => self.store.place(id, digest, length).await,
             Err(e) => Err(e),
         };
         if let Err(e) = placed {

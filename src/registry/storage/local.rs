@@ -312,7 +312,7 @@ impl Storage for Local {
         .await
     }
 
-    async fn place(&self, id: UploadId, digest: &Digest) -> Result<(), StorageError> {
+    async fn place(&self, id: UploadId, digest: &Digest, _: u64) -> Result<(), StorageError> {
         let d = digest.clone();
         self.run(move |s| {
             let (from, to) = (s.data(id), s.placed(&d));

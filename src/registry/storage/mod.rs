@@ -8,6 +8,7 @@
 //! promised, above all no transaction: `gc` says how the rest gets by.
 
 pub mod local;
+pub mod object;
 
 use super::digest::{Digest, Hasher};
 use super::name::UploadId;
@@ -103,6 +104,8 @@ pub trait Append: Send {
     /// Adds `batch` and hashes it on the way. After an error, what was there
     /// before the batch is still there.
     async fn write(&mut self, batch: Vec<Bytes>, hasher: Hasher) -> Result<Hasher, StorageError>;
+    /// All that was written is stored, so that a length may be promised.
+    async fn flush(&mut self) -> Result<(), StorageError>;
     /// Back to `length` bytes, as before a request that failed.
     async fn cut(&mut self, length: u64) -> Result<(), StorageError>;
 }
@@ -133,8 +136,9 @@ pub trait Storage: Send + Sync + 'static {
     async fn uploaded(&self, id: UploadId) -> Result<Option<u64>, StorageError>;
     /// Reads an upload, to hash it again.
     async fn read_upload(&self, id: UploadId) -> Result<BlobStream, StorageError>;
-    /// The upload, whose digest was checked, becomes the blob, durably.
-    async fn place(&self, id: UploadId, digest: &Digest) -> Result<(), StorageError>;
+    /// The upload, whose first `length` bytes have `digest`, becomes the blob,
+    /// durably.
+    async fn place(&self, id: UploadId, digest: &Digest, length: u64) -> Result<(), StorageError>;
     /// Forgets an upload and its bytes.
     async fn discard(&self, id: UploadId) -> Result<(), StorageError>;
     /// All uploads that hold room, also those without a session.
