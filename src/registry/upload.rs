@@ -14,12 +14,10 @@ use super::name::{RepositoryName, UploadId};
 use super::seams::Counters;
 use super::storage::{Append, CHUNK};
 use super::{Registry, keys};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
 use std::sync::Arc;
 
-/// Frames in a batch, at most: as many as one vectored write takes.
-const FRAMES: usize = 1024;
 /// Hash states kept, at most, each about 200 bytes.
 const HASHES: usize = 10_000;
 
@@ -136,10 +134,13 @@ impl Registry {
         E: std::fmt::Display,
     {
         let mut body = body.fuse();
-        let mut batch = self.gather(&mut body).await?;
+        let (mut this, mut other) = (BytesMut::new(), BytesMut::new());
+        let mut batch = self.gather(&mut body, &mut this).await?;
         while !batch.is_empty() {
-            let bytes = batch.iter().map(|b| b.len() as u64).sum();
-            let (written, next) = tokio::join!(to.write(batch, hasher), self.gather(&mut body));
+            std::mem::swap(&mut this, &mut other);
+            let bytes = batch.len() as u64;
+            let (written, next) =
+                tokio::join!(to.write(vec![batch], hasher), self.gather(&mut body, &mut this));
             hasher = written?;
             Counters::add(&self.counters.bytes_in, bytes);
             batch = next?;
@@ -147,22 +148,21 @@ impl Registry {
         Ok(hasher)
     }
 
-    /// About 1 MiB of the body, or what is left of it.
-    async fn gather<S, E>(&self, body: &mut S) -> Result<Vec<Bytes>, Fault>
+    /// About 1 MiB of the body, or what is left of it. Copied into one of two
+    /// buffers that are used in turn: so the frames are let go at once, and
+    /// the connection reads into the same memory again. Kept instead, each
+    /// made it ask the kernel for fresh pages, which cost more than the rest.
+    async fn gather<S, E>(&self, body: &mut S, into: &mut BytesMut) -> Result<Bytes, Fault>
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin + Send,
         E: std::fmt::Display,
     {
-        let (mut batch, mut size) = (Vec::new(), 0);
-        while size < CHUNK && batch.len() < FRAMES {
+        into.reserve(CHUNK + CHUNK / 2);
+        while into.len() < CHUNK {
             let idle = self.settings.idle;
             match tokio::time::timeout(idle, body.next()).await {
                 Ok(None) => break,
-                Ok(Some(Ok(b))) if b.is_empty() => {}
-                Ok(Some(Ok(b))) => {
-                    size += b.len();
-                    batch.push(b);
-                }
+                Ok(Some(Ok(b))) => into.extend_from_slice(&b),
                 Ok(Some(Err(e))) => {
                     return Err(Fault::new(
                         Code::BlobUploadInvalid,
@@ -181,7 +181,7 @@ impl Registry {
                 }
             }
         }
-        Ok(batch)
+        Ok(into.split().freeze())
     }
 
     /// The upload becomes the blob `digest` of `repo`, durably; returns its
