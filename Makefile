@@ -53,12 +53,13 @@ lint: deps
 unit: build
 	@echo "== unit and integration tests"
 	cargo test $(FAST) --lib
-	for t in $$(cd tests; ls *.rs | sed 's/\.rs$$//' | grep -v -e '^e2e$$'); do
+	for t in $$(cd tests; ls *.rs | sed 's/\.rs$$//' | grep -v -e '^e2e'); do
 	  echo "-- $$t"; cargo test $(FAST) --test $$t; done
 
 e2e: build image
 	@echo "== real boots"
-	cargo test $(FAST) --test e2e -- --test-threads=1 --nocapture
+	for t in e2e e2e_deployment; do
+	  cargo test $(FAST) --test $$t -- --test-threads=1 --nocapture; done
 
 demo: deps build
 	@PROVISION_AGENT=$(AGENT) $(BIN)/provision lab demo --firmware $(FIRMWARE)
@@ -72,4 +73,4 @@ fuzz: deps
 	for t in dhcp_packet tftp_packet; do cargo +nightly fuzz run $$t -- -max_total_time=600; done
 
 clean-lab:
-	@for l in image lab e2ebios e2etwo e2ekill e2efail e2eapi e2eredis e2euser; do $(BIN)/provision lab down --name $$l; done
+	@for l in image lab e2ebios e2etwo e2ekill e2efail e2eapi e2eredis e2euser e2edep; do $(BIN)/provision lab down --name $$l; done

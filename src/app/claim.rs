@@ -50,7 +50,7 @@ pub async fn have(store: &dyn Store, owner: &Owner, mut tell: impl FnMut(String)
             );
         };
         if end.is_none() {
-            let seconds = left.as_secs() + 1;
+            let seconds = left.as_millis().div_ceil(1000);
             tracing::warn!(store = store.name(), %by, seconds, "waiting for another server's claim");
             tell(format!(
                 "{} belongs to {by}; if that one is dead this one takes over within {seconds} s",

@@ -165,7 +165,7 @@ impl Witness for Clerk {
     fn seen(&self, what: Seen) {
         // Blobs are many and say little: the manifest names them.
         let of_note = match &what.deed {
-            Deed::Pushed | Deed::Pulled => !what.reference.contains(':') || what.digest.is_none(),
+            Deed::Pushed | Deed::Pulled => what.manifest,
             Deed::Deleted | Deed::Tagged(_) => true,
             Deed::Mounted(_) => false,
         };

@@ -98,6 +98,8 @@ pub struct Seen {
     pub deed: Deed,
     /// Where.
     pub repository: RepositoryName,
+    /// A manifest; else a blob.
+    pub manifest: bool,
     /// As it was asked for: tag or digest.
     pub reference: String,
     /// Of the content, if it is known.

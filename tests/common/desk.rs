@@ -240,6 +240,7 @@ pub fn order(n: u8) -> InstallOrder {
         boot: Default::default(),
         timezone: "Etc/UTC".into(),
         apt_sources: String::new(),
+        registry: None,
     };
     InstallOrder { node, actor: "ada".into(), inputs: inputs(), plan: Box::new(plan) }
 }

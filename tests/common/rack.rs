@@ -13,6 +13,7 @@ pub struct Rack {
     pub lab: Lab,
     pub dir: tempfile::TempDir,
     server: Option<Child>,
+    deployment: Option<Child>,
 }
 
 /// Deadlines short enough to be waited for; the machines are emulated, so the
@@ -30,6 +31,15 @@ pub fn image_cache() -> PathBuf {
 impl Rack {
     /// Raises a rack called `name`; `store` as in the configuration.
     pub fn up(name: &str, nodes: &[LabFirmware], store: Option<&str>) -> Self {
+        Self::with(name, nodes, store, false)
+    }
+
+    /// The same with a second host, on which a deployment server runs.
+    pub fn with_deployment(name: &str, nodes: &[LabFirmware]) -> Self {
+        Self::with(name, nodes, None, true)
+    }
+
+    fn with(name: &str, nodes: &[LabFirmware], store: Option<&str>, deployment: bool) -> Self {
         // SAFETY: the tests of this binary run one at a time, and nothing
         // else reads the environment meanwhile.
         unsafe {
@@ -42,14 +52,18 @@ impl Rack {
             memory: 2048,
             disk: 8,
             uplink: false,
-            deployment: false,
+            deployment,
             rootless: false,
         };
         let dir = tempfile::tempdir().unwrap();
         copy(Path::new("profiles"), &dir.path().join("profiles"));
         lab.up().unwrap();
-        let mut rack = Self { lab, dir, server: None };
+        let mut rack = Self { lab, dir, server: None, deployment: None };
         rack.configure(&image_cache(), store, "");
+        if deployment {
+            let exe = Path::new(env!("CARGO_BIN_EXE_deployment-server"));
+            rack.deployment = Some(rack.lab.start_deployment(exe).unwrap());
+        }
         rack.start_server();
         let file = rack.lab.dir.join("nodes.toml");
         rack.ok(&["nodes", "import", file.to_str().unwrap()]);
@@ -187,8 +201,15 @@ impl Rack {
         self.lab.tell(index, &format!("fault {what}")).unwrap();
     }
 
-    /// A command on a node over ssh, checked against the reported host keys.
+    /// A command on a node over ssh; it must end well.
     pub fn ssh(&self, node: &str, command: &str) -> String {
+        let out = self.ssh_output(node, command);
+        assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// A command on a node over ssh, checked against the reported host keys.
+    pub fn ssh_output(&self, node: &str, command: &str) -> Output {
         let n = self.json(&["nodes", "show", node]);
         let address = n["address"].as_str().unwrap();
         let known: String = n["status"]["host_keys"]
@@ -199,8 +220,7 @@ impl Rack {
             .collect();
         let file = self.dir.path().join("known_hosts");
         std::fs::write(&file, known).unwrap();
-        let out = self
-            .lab
+        self.lab
             .command("ssh")
             .args(["-F", "none", "-i"])
             .arg(self.lab.ssh_key())
@@ -209,9 +229,7 @@ impl Rack {
             .args(["-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"])
             .args(["-o", "ConnectTimeout=30", &format!("ops@{address}"), command])
             .output()
-            .unwrap();
-        assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stderr));
-        String::from_utf8(out.stdout).unwrap()
+            .unwrap()
     }
 }
 
@@ -227,6 +245,10 @@ pub fn seconds(phase: &Value) -> f64 {
 impl Drop for Rack {
     fn drop(&mut self) {
         self.kill_server();
+        if let Some(mut d) = self.deployment.take() {
+            d.kill().unwrap();
+            d.wait().unwrap();
+        }
         if std::env::var_os("PROVISION_KEEP_LAB").is_none() {
             let _ = down(&self.lab.name);
         }

@@ -60,6 +60,7 @@ pub(super) async fn get(
     }
     let stream = call.registry.store.open(digest, range).await?.ok_or_else(|| unknown(digest))?;
     let seen = Seen {
+        manifest: false,
         deed: Deed::Pulled,
         repository: name.clone(),
         reference: digest.to_string(),
@@ -108,6 +109,7 @@ pub(super) async fn delete(
         .await
         .unwrap_or_else(|e| Err(Fault::new(Code::Unknown, e.to_string())))?;
     call.registry.tell(Seen {
+        manifest: false,
         deed: Deed::Deleted,
         repository: name.clone(),
         reference: digest.to_string(),

@@ -28,6 +28,7 @@ fn seen(call: &Call<'_>, deed: Deed, name: &RepositoryName, r: &Reference) -> Se
         Reference::Tag(_) => None,
     };
     Seen {
+        manifest: true,
         deed,
         repository: name.clone(),
         reference: r.to_string(),

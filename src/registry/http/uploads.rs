@@ -34,6 +34,7 @@ fn created(name: &RepositoryName, digest: &Digest) -> Response {
 
 fn tell(call: &Call<'_>, deed: Deed, name: &RepositoryName, digest: &Digest, bytes: u64) {
     call.registry.tell(Seen {
+        manifest: false,
         deed,
         repository: name.clone(),
         reference: digest.to_string(),
