@@ -82,6 +82,7 @@ impl Bench {
         let images = Catalogue::open(&config.images_dir);
         let boot = BootHttp { files, images: images.clone(), agent: Default::default() };
         let ctx = Arc::new(Ctx {
+            certifier: None,
             profiles: Profiles::open(&config.profiles_dir),
             config,
             rack: rack.clone(),
