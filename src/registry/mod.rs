@@ -5,7 +5,8 @@
 //! From the bottom up: `name`, `digest`, `manifest` are the words, pure;
 //! `storage` keeps documents and blobs; `keys` says where; `blobs`,
 //! `manifests`, `upload` do what clients ask; `gc`, `verify`, `layout` what
-//! operators ask; `http` is the protocol.
+//! operators ask, `own` what the program around it does; `http` is the
+//! protocol.
 //!
 //! All state is in the store, so that several servers may share a bucket. The
 //! rule that keeps it whole without transactions: *who refers, writes the
@@ -23,6 +24,7 @@ mod layout;
 mod manifest;
 mod manifests;
 mod name;
+mod own;
 mod seams;
 pub mod storage;
 mod upload;
