@@ -1,11 +1,13 @@
 //! The deployment server, put together: store, book, registry, API, TLS.
 
+use super::shelf::{OwnShelf, Records};
 use super::{claim, daemon, listen, peer, tokens};
 use crate::api::deployment::gate::Keeper;
 use crate::api::deployment::{self, Book, Desk};
 use crate::auth::MasterKey;
 use crate::auth::rights::Grant;
 use crate::config::deployment::Deployment;
+use crate::ingest::{Pipeline, PipelineSettings};
 use crate::model::{NewEvent, Outcome, Time};
 use crate::registry::{self, Deed, Registry, Seen, Witness};
 use crate::store::{self, Batch, Owner, Store};
@@ -98,7 +100,21 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
     settings.witness = Arc::new(Clerk(deeds));
     settings.grace = config.grace;
     let registry = Arc::new(Registry::open(settings).await?);
+    let dir = std::path::absolute(config.state_dir.join("ingest"))?;
+    let mut settings = PipelineSettings::new(dir);
+    settings.registry_hosts =
+        names(config).iter().map(|n| format!("{n}:{}", config.listen.port())).collect();
+    settings.at_once = config.ingest_at_once as usize;
+    settings.deadline = config.ingest_limit;
+    settings.allow_network = config.ingest_network;
+    let shelf = Arc::new(OwnShelf(registry.clone()));
+    let pipeline = Pipeline::new(settings, shelf, Arc::new(Records(book.clone()))).await?;
+    match pipeline.builder() {
+        Ok(b) => tracing::info!(builder = b.name, version = b.version, "images are built with"),
+        Err(why) => tracing::warn!("no images are built here: {why}"),
+    }
     let desk = Arc::new(Desk {
+        pipeline: pipeline.clone(),
         book: book.clone(),
         authority,
         certificate_life: config.certificate_life,
@@ -140,6 +156,9 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
             Err(e) => Err(e.into()),
         },
     };
+    if tokio::time::timeout(DRAIN, pipeline.close()).await.is_err() {
+        tracing::warn!("builds of images did not stop within 20 s");
+    }
     let drained = registry.drain(Instant::now() + DRAIN).await;
     if drained.left > 0 {
         tracing::warn!(uploads = drained.left, "uploads were cut off; clients can resume them");

@@ -5,7 +5,8 @@
 //! booting see it, `observer` takes what they saw into the record, `bmcs`
 //! switches power, `dhcp_settings` says what DHCP serves, `images` builds
 //! images, `certifier` asks for nodes' certificates, `check` is `build-server check`. `deployment_server` is the other
-//! daemon, `peer` its TLS that knows the client. Both have `daemon`, `tokens`,
+//! daemon, `peer` its TLS that knows the client,
+//! `shelf` the registry as ingest sees it. Both have `daemon`, `tokens`,
 //! `listen` (the sockets) and `claim`, which sees to it that one server writes
 //! to a store. Only `bin` calls this.
 
@@ -23,6 +24,7 @@ pub mod listen;
 pub mod observer;
 pub mod oui;
 pub mod peer;
+pub mod shelf;
 pub mod tokens;
 
 /// Logging for a daemon: one line an event, with fields, to standard error;

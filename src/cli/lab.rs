@@ -1,6 +1,6 @@
 //! `provision lab`: the virtual rack from the command line.
 
-use super::{Connect, Fail, Session};
+use super::{Connect, Fail, Session, demo};
 use crate::lab::server::ServerPlan;
 use crate::lab::{Lab, LabError, LabFirmware, chassis, down, space, supervisor};
 use crate::model::{Build, Name, Node, Operation};
@@ -93,7 +93,7 @@ struct NameArgs {
 }
 
 #[derive(clap::Args)]
-struct UpArgs {
+pub(super) struct UpArgs {
     #[command(flatten)]
     name: NameArgs,
     /// Machines
@@ -125,13 +125,13 @@ struct UpArgs {
     store: Option<String>,
     /// Image to install in the demo
     #[arg(long, default_value = "debian-12")]
-    image: String,
+    pub(super) image: String,
     /// Profile to install in the demo
     #[arg(long, default_value = "docker")]
-    profile: Name,
+    pub(super) profile: Name,
     /// In the demo: build the image if it is not there, and stop
     #[arg(long)]
-    image_only: bool,
+    pub(super) image_only: bool,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -232,7 +232,7 @@ pub(super) async fn run(a: LabArgs) -> Result<(), Fail> {
                 Err(Fail::Operation(format!("{program}: {status}")))
             }
         }
-        What::Demo(a) => demo(a).await,
+        What::Demo(a) => demo::run(a).await,
         What::Supervise { name, index } => Ok(supervisor::run(Lab::open(&name.name)?, index)?),
         What::Anchor { dir, .. } => Ok(space::hold(&dir)?),
         What::Chassis { socket, args } => Ok(chassis::call(&socket, &args)?),
@@ -251,7 +251,7 @@ fn agent() -> Result<PathBuf, Fail> {
     }
 }
 
-async fn up(a: &UpArgs) -> Result<Lab, Fail> {
+pub(super) async fn up(a: &UpArgs) -> Result<Lab, Fail> {
     let (lab, plan) = (a.lab(), a.plan()?);
     if lab.dir.join("lab.json").exists() {
         println!("taking down the rack {:?} that was there", lab.name);
@@ -269,9 +269,10 @@ async fn up(a: &UpArgs) -> Result<Lab, Fail> {
     Ok(lab)
 }
 
-fn session(lab: &Lab) -> Result<Session, Fail> {
+pub(super) fn session(lab: &Lab) -> Result<Session, Fail> {
     Connect {
         server: lab.server_url(),
+        deployment: lab.deployment_url(),
         token: None,
         token_file: None,
         ca: None,
@@ -322,87 +323,4 @@ fn console(socket: &std::path::Path) -> Result<(), Fail> {
             }
         }
     }
-}
-
-async fn demo(a: UpArgs) -> Result<(), Fail> {
-    let lab = up(&a).await?;
-    let s = session(&lab)?;
-    let image = super::output::segment(&a.image);
-    let have: Result<Value, _> = s.client.get(&format!("/v1/images/{image}")).await;
-    let fits = match have {
-        Ok(i) => is_baked(&s, &i, &a.profile).await?,
-        Err(_) => false,
-    };
-    if !fits {
-        println!("building image {} with {} baked in", a.image, a.profile);
-        let body = crate::api::images::BuildImage { bake: vec![a.profile.clone()] };
-        let op: Operation = s.client.post(&format!("/v1/images/{image}/build"), &body).await?;
-        super::watch::watch(&s, vec![op]).await?;
-    }
-    let body = crate::api::install::InstallRequest {
-        profile: a.profile.to_string(),
-        image: Some(a.image.clone()),
-    };
-    if a.image_only {
-        return Ok(down(&lab.name)?);
-    }
-    println!("$ provision install node01 --profile {}", a.profile);
-    let op: Operation = s.client.post("/v1/nodes/node01/install", &body).await?;
-    let build = op.build.clone();
-    super::watch::watch(&s, vec![op]).await?;
-    let node: Node = s.client.get("/v1/nodes/node01").await?;
-    let known = lab.dir.join("known_hosts");
-    let lines: String = node
-        .status
-        .host_keys
-        .iter()
-        .map(|k| format!("{},{} {k}\n", node.spec.name, node.spec.address))
-        .collect();
-    std::fs::write(&known, lines)?;
-    println!(
-        "$ ssh ops@node01 {}",
-        if a.profile.as_str() == "docker" { "docker version" } else { "uname -a" }
-    );
-    let out = ssh(
-        &lab,
-        &node,
-        if a.profile.as_str() == "docker" { "docker version" } else { "uname -a" },
-    )
-    .output()?;
-    print!("{}", String::from_utf8_lossy(&out.stdout));
-    if !out.status.success() {
-        let why = String::from_utf8_lossy(&out.stderr).trim().to_owned();
-        return Err(Fail::Operation(format!("ssh ops@node01: {why}")));
-    }
-    if let Some(id) = build {
-        let b: Build = s.client.get(&format!("/v1/builds/{id}")).await?;
-        let took = b.ended.map_or(0, |e| e.duration_since(b.started).as_secs());
-        println!("demo: node01 deployed in {took} s");
-    }
-    eprintln!(
-        "the rack is still up: PROVISION_SERVER={} provision …; `provision lab down` ends it",
-        lab.server_url()
-    );
-    Ok(())
-}
-
-/// Whether the image has the profile baked in as the profile now is.
-async fn is_baked(s: &Session, image: &Value, profile: &Name) -> Result<bool, Fail> {
-    let all: Value = s.client.get("/v1/profiles").await?;
-    let items = all.get("items").and_then(Value::as_array);
-    let now = items.into_iter().flatten().find(|p| p["name"] == profile.as_str());
-    let baked = image.get("baked").and_then(|b| b.get(profile.as_str()));
-    Ok(baked.is_some() && baked == now.and_then(|p| p.get("digest")))
-}
-
-/// ssh into a node of the lab, with the host key that the agent reported.
-fn ssh(lab: &Lab, node: &Node, command: &str) -> Command {
-    let mut c = lab.command("ssh");
-    // In a user namespace the host's settings belong to nobody, and ssh
-    // would refuse to read them.
-    c.args(["-F", "none", "-i"]).arg(lab.ssh_key());
-    c.arg("-o").arg(format!("UserKnownHostsFile={}", lab.dir.join("known_hosts").display()));
-    c.args(["-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=20", "-o", "BatchMode=yes"]);
-    c.arg(format!("ops@{}", node.spec.address)).arg(command).stdin(Stdio::null());
-    c
 }

@@ -5,13 +5,16 @@
 //! profile or image · 3 the server cannot be reached or refused.
 
 pub mod builds;
+mod demo;
 pub mod images;
+pub mod ingest;
 pub mod install;
 pub mod lab;
 pub mod log;
 pub mod nodes;
 pub mod output;
 pub mod power;
+mod tarball;
 pub mod tokens;
 pub mod watch;
 
@@ -56,6 +59,14 @@ struct Connect {
         default_value = "unix:/run/provision/api.sock"
     )]
     server: String,
+    /// The deployment server: https://HOST:5000, or unix:PATH for root on its host
+    #[arg(
+        long,
+        global = true,
+        env = "PROVISION_DEPLOYMENT",
+        default_value = "unix:/run/provision-deployment/api.sock"
+    )]
+    deployment: String,
     /// API token; better in the environment or a file than on a command line
     #[arg(long, global = true, env = "PROVISION_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -94,6 +105,14 @@ enum Verb {
     Watch(watch::WatchArgs),
     /// Give up an operation; the machine is left as it is
     Cancel(watch::CancelArgs),
+    /// Build an image from a folder or a git repository
+    Ingest(ingest::IngestArgs),
+    /// Builds of images: list, log, cancel
+    Runs(ingest::RunsArgs),
+    /// Images that builds start from
+    Base(ingest::BaseArgs),
+    /// Check what is signed about an image
+    Verify(ingest::VerifyArgs),
     /// API tokens: who may ask for what
     Tokens(tokens::TokensArgs),
     /// A virtual rack on this host
@@ -144,6 +163,8 @@ impl From<std::io::Error> for Fail {
 pub struct Session {
     /// The server.
     pub client: Client,
+    /// The deployment server.
+    pub deployment: Client,
     /// How to print.
     pub out: Out,
 }
@@ -166,7 +187,12 @@ impl Connect {
             ca: self.ca.clone(),
             known_servers: home.join(".config/provision/known_servers"),
         };
-        Ok(Session { client: Client::new(&target)?, out: Out::new(self.output) })
+        let other = Target { server: self.deployment.clone(), ..target.clone() };
+        Ok(Session {
+            client: Client::new(&target)?,
+            deployment: Client::new(&other)?,
+            out: Out::new(self.output),
+        })
     }
 }
 
@@ -222,6 +248,10 @@ async fn act(cli: Cli) -> Result<(), Fail> {
         Verb::Log(a) => log::run(&s, a).await,
         Verb::Preseed(a) => builds::preseed(&s, a).await,
         Verb::Explain(a) => builds::explain(&s, a).await,
+        Verb::Ingest(a) => ingest::run(&s, a).await,
+        Verb::Runs(a) => ingest::runs(&s, a).await,
+        Verb::Base(a) => ingest::base(&s, a).await,
+        Verb::Verify(a) => ingest::verify(&s, a).await,
         Verb::Tokens(a) => tokens::run(&s, a).await,
         Verb::Watch(a) => watch::run(&s, a).await,
         Verb::Cancel(a) => watch::cancel(&s, a).await,

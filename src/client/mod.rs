@@ -121,7 +121,11 @@ impl Client {
             // A stream has no end; everything else has.
             None => r = r.timeout(Duration::from_secs(60)),
         }
-        let r = r.send().await.map_err(|e| self.lost(e))?;
+        self.judged(r.send().await.map_err(|e| self.lost(e))?).await
+    }
+
+    /// The answer, if it is a good one.
+    async fn judged(&self, r: reqwest::Response) -> Result<reqwest::Response, ClientError> {
         let status = r.status();
         if status.is_success() {
             return Ok(r);
@@ -164,6 +168,28 @@ impl Client {
     ) -> Result<T, ClientError> {
         let r = self.send(Method::POST, path, Some(body), None).await?;
         self.json(r).await
+    }
+
+    /// POST of a stream, as long as it takes: whoever sends sees that it goes on.
+    pub async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: impl futures::Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static,
+    ) -> Result<T, ClientError> {
+        let mut r = self.http.post(format!("{}{path}", self.base));
+        if let Some(t) = &self.token {
+            r = r.bearer_auth(t.expose());
+        }
+        let r = r.header("content-type", content_type).body(reqwest::Body::wrap_stream(body));
+        let r = self.judged(r.send().await.map_err(|e| self.lost(e))?).await?;
+        self.json(r).await
+    }
+
+    /// GET of bytes.
+    pub async fn bytes(&self, path: &str) -> Result<bytes::Bytes, ClientError> {
+        let r = self.send(Method::GET, path, None::<&()>, None).await?;
+        r.bytes().await.map_err(|e| self.lost(e))
     }
 
     /// PATCH.

@@ -88,7 +88,7 @@ pub struct Deployment {
     pub ingest_at_once: u32,
     /// How long a build of an image may take.
     pub ingest_limit: Duration,
-    /// Whether builds may use the network unless they say otherwise.
+    /// Whether builds may use the network when they ask for it.
     pub ingest_network: bool,
 }
 

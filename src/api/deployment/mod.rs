@@ -1,6 +1,6 @@
 //! The deployment server's resources: who people and nodes are (`people`,
-//! `certificates`, `login`), and what they may do in the registry (`gate`).
-//! `book` holds all of it in memory and in the store.
+//! `certificates`, `login`), and what they may do in the registry (`gate`);
+//! how images come from source (`ingest`). `book` holds all of it in memory and in the store.
 //!
 //! Rights are looked up at every request, never carried in a token: what is
 //! taken away is gone at once, also for a pull that was allowed a minute ago.
@@ -9,6 +9,7 @@ pub mod book;
 pub mod certificates;
 pub mod gate;
 pub mod health;
+pub mod ingest;
 pub mod login;
 pub mod people;
 
@@ -16,6 +17,7 @@ pub use book::Book;
 
 use super::{Clerk, Problem, events, tokens};
 use crate::auth::TokenRecord;
+use crate::ingest::Pipeline;
 use crate::model::{Digest, Event};
 use crate::registry::Registry;
 use crate::store::{Batch, Store};
@@ -43,6 +45,8 @@ pub struct Desk {
     pub certificate_life: Duration,
     /// Images.
     pub registry: Arc<Registry>,
+    /// What makes images from source.
+    pub pipeline: Arc<Pipeline>,
 }
 
 #[async_trait]
@@ -77,6 +81,11 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/v1/certificates/renew", post(certificates::renew))
         .route("/v1/certificates/revoke", post(certificates::revoke))
         .route("/v1/ca", get(certificates::ca))
+        .route("/v1/ingest", get(ingest::list).post(ingest::submit))
+        .route("/v1/ingest/{id}", get(ingest::show).delete(ingest::cancel))
+        .route("/v1/ingest/{id}/log", get(ingest::log))
+        .route("/v1/bases", post(ingest::base))
+        .route("/v1/attestations/{*reference}", get(ingest::attestations))
         .route("/auth/token", get(login::token))
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))

@@ -1,0 +1,250 @@
+//! `/v1/ingest`: from a folder or a git repository to an image in `staging/`;
+//! `/v1/bases`: the images that builds start from; `/v1/attestations`: what is
+//! signed about an image.
+
+use super::Desk;
+use crate::api::{Caller, List, Problem, demand};
+use crate::auth::Role;
+use crate::ingest::provenance::ARTIFACT_TYPE;
+use crate::ingest::{Refused, Request, Run, Source};
+use crate::registry::{Reference, RepositoryName};
+use axum::Json as Out;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use futures::TryStreamExt as _;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::sync::Arc;
+
+/// Largest JSON request, in bytes.
+const LARGEST: usize = 64 << 10;
+/// Most of a log in one answer, in bytes.
+const PIECE: u64 = 256 << 10;
+
+/// What is wanted, in the query: the body is the folder as a tar, or nothing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ask {
+    /// Git repository, in place of a body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<String>,
+    /// Branch, tag or commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Folder in the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
+    /// What the sender calls the tar that is the body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Name below `staging/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Path of the Dockerfile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dockerfile: Option<String>,
+    /// Stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Let the build use the network.
+    #[serde(default)]
+    pub network: bool,
+}
+
+/// Build arguments, as the JSON body of a request that names a git repository.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Arguments {
+    /// Name to value; no secrets.
+    #[serde(default)]
+    pub arguments: BTreeMap<String, String>,
+}
+
+/// A base image to be made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseRequest {
+    /// `debian:12` or `debian:13`.
+    pub image: String,
+}
+
+/// What is signed about an image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Attestations {
+    /// Of the image.
+    pub digest: String,
+    /// DSSE envelopes, each as text.
+    pub envelopes: Vec<String>,
+    /// The key this server signs with, PEM.
+    pub public_key: String,
+}
+
+impl From<Refused> for Problem {
+    fn from(r: Refused) -> Self {
+        let status = match &r {
+            Refused::Unknown(_) => StatusCode::NOT_FOUND,
+            Refused::Over { .. } => StatusCode::CONFLICT,
+            Refused::Queue(_) => StatusCode::TOO_MANY_REQUESTS,
+            Refused::NoBuilder(_) | Refused::Closing | Refused::Keep(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Refused::Network => StatusCode::FORBIDDEN,
+            Refused::Io { .. } | Refused::Key(_) | Refused::Settings(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, r.to_string())
+    }
+}
+
+pub(super) async fn submit(
+    caller: Caller,
+    State(desk): State<Arc<Desk>>,
+    Query(ask): Query<Ask>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Out<Run>), Problem> {
+    demand(&*desk, &caller, Role::Operate, "building an image").await?;
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|k| k.to_str().ok()).unwrap_or_default();
+    let mut arguments = BTreeMap::new();
+    let source = match (ask.git, kind) {
+        (Some(url), _) => {
+            let bytes = axum::body::to_bytes(body, LARGEST)
+                .await
+                .map_err(|_| Problem::bad(format!("the body has more than {LARGEST} bytes")))?;
+            if !bytes.is_empty() {
+                let a: Arguments = serde_json::from_slice(&bytes)
+                    .map_err(|e| Problem::bad(format!("the body: {e}")))?;
+                arguments = a.arguments;
+            }
+            let folder = ask.folder.map(Into::into);
+            Source::Git { url, reference: ask.reference, folder }
+        }
+        (None, "application/x-tar") => {
+            let stream = body.into_data_stream().map_err(std::io::Error::other);
+            let label = ask.label.unwrap_or_else(|| "upload".into());
+            let body = tokio_util::io::StreamReader::new(Box::pin(stream));
+            let got = desk.pipeline.receive(&label, body).await;
+            Source::Upload(got.map_err(|e| Problem::bad(e.to_string()))?)
+        }
+        (None, _) => {
+            return Err(Problem::bad(
+                "send the folder as a tar (content-type application/x-tar), or name a repository \
+                 with ?git=URL",
+            ));
+        }
+    };
+    let request = Request {
+        name: ask.name,
+        tag: ask.tag,
+        dockerfile: ask.dockerfile,
+        target: ask.target,
+        arguments,
+        network: ask.network,
+        ..Request::new(source, &caller.name)
+    };
+    let run = desk.pipeline.submit(request).await?;
+    Ok((StatusCode::ACCEPTED, Out(run)))
+}
+
+pub(super) async fn list(
+    _: Caller,
+    State(desk): State<Arc<Desk>>,
+) -> Result<Out<List<Run>>, Problem> {
+    Ok(Out(List { items: desk.pipeline.list() }))
+}
+
+fn find(desk: &Desk, id: &str) -> Result<Run, Problem> {
+    let unknown = || Problem::not_found(format!("there is no run {id:?}"));
+    let id = id.parse().map_err(|_| unknown())?;
+    desk.pipeline.get(&id).ok_or_else(unknown)
+}
+
+pub(super) async fn show(
+    _: Caller,
+    State(desk): State<Arc<Desk>>,
+    Path(id): Path<String>,
+) -> Result<Out<Run>, Problem> {
+    Ok(Out(find(&desk, &id)?))
+}
+
+pub(super) async fn cancel(
+    caller: Caller,
+    State(desk): State<Arc<Desk>>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    demand(&*desk, &caller, Role::Operate, "cancelling a build").await?;
+    let run = find(&desk, &id)?;
+    desk.pipeline.cancel(&run.id, &caller.name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Where in a log.
+#[derive(Deserialize)]
+pub(super) struct At {
+    #[serde(default)]
+    offset: u64,
+}
+
+/// A piece of the log from `offset`; empty when there is no more yet.
+pub(super) async fn log(
+    _: Caller,
+    State(desk): State<Arc<Desk>>,
+    Path(id): Path<String>,
+    Query(at): Query<At>,
+) -> Result<Vec<u8>, Problem> {
+    let path = find(&desk, &id)?.log;
+    let read = move || -> std::io::Result<Vec<u8>> {
+        let mut f = match std::fs::File::open(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            f => f?,
+        };
+        f.seek(SeekFrom::Start(at.offset))?;
+        let mut piece = Vec::new();
+        f.take(PIECE).read_to_end(&mut piece)?;
+        Ok(piece)
+    };
+    let piece = tokio::task::spawn_blocking(read).await;
+    let failed = |e: String| Problem::internal(format!("the log of {id}: {e}"));
+    piece.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))
+}
+
+pub(super) async fn base(
+    caller: Caller,
+    State(desk): State<Arc<Desk>>,
+    crate::api::problem::Json(r): crate::api::problem::Json<BaseRequest>,
+) -> Result<(StatusCode, Out<Run>), Problem> {
+    demand(&*desk, &caller, Role::Operate, "making a base image").await?;
+    let run = desk.pipeline.base_build(&r.image, &caller.name).await?;
+    Ok((StatusCode::ACCEPTED, Out(run)))
+}
+
+pub(super) async fn attestations(
+    _: Caller,
+    State(desk): State<Arc<Desk>>,
+    Path(reference): Path<String>,
+) -> Result<Out<Attestations>, Problem> {
+    let wrong = || {
+        Problem::bad(format!("{reference:?} is neither REPOSITORY:TAG nor REPOSITORY@DIGEST"))
+    };
+    let parts = reference.split_once('@').or_else(|| reference.rsplit_once(':'));
+    let (name, tag) = parts.ok_or_else(wrong)?;
+    let name: RepositoryName = name.parse().map_err(|_| wrong())?;
+    let tag: Reference = tag.parse().map_err(|_| wrong())?;
+    let failed = |e: crate::registry::RegistryError| Problem::internal(e.to_string());
+    let digest = desk.registry.digest_of(&name, &tag).await.map_err(failed)?;
+    let digest =
+        digest.ok_or_else(|| Problem::not_found(format!("there is no image {reference}")))?;
+    let all = desk.registry.attached(&name, &digest, ARTIFACT_TYPE).await.map_err(failed)?;
+    Ok(Out(Attestations {
+        digest: digest.to_string(),
+        envelopes: all.into_iter().map(|(_, b)| String::from_utf8_lossy(&b).into_owned()).collect(),
+        public_key: desk.pipeline.verifying_key().to_pem(),
+    }))
+}

@@ -1,0 +1,144 @@
+//! `provision lab demo`: from nothing to an image built from source that runs
+//! on an installed node.
+
+use super::lab::{self, UpArgs};
+use super::{Fail, Session};
+use crate::ingest::Run;
+use crate::lab::{Lab, down};
+use crate::model::{Build, Name, Node, Operation};
+use serde_json::Value;
+use std::process::{Command, Stdio};
+
+/// What is built in the demo.
+const DOCKERFILE: &str = "FROM debian:12
+COPY hello.sh /hello.sh
+RUN chmod 755 /hello.sh && dpkg-query -W | wc -l > /packages
+CMD [\"/hello.sh\"]
+";
+const HELLO: &str = "#!/bin/sh
+echo \"hello from $(. /etc/os-release; echo \"$PRETTY_NAME\"), $(cat /packages) packages, on $(uname -n)\"
+";
+
+pub(super) async fn run(a: UpArgs) -> Result<(), Fail> {
+    let lab = lab::up(&a).await?;
+    let s = lab::session(&lab)?;
+    let image = super::output::segment(&a.image);
+    let have: Result<Value, _> = s.client.get(&format!("/v1/images/{image}")).await;
+    let fits = match have {
+        Ok(i) => is_baked(&s, &i, &a.profile).await?,
+        Err(_) => false,
+    };
+    if !fits {
+        println!("building image {} with {} baked in", a.image, a.profile);
+        let body = crate::api::images::BuildImage { bake: vec![a.profile.clone()] };
+        let op: Operation = s.client.post(&format!("/v1/images/{image}/build"), &body).await?;
+        super::watch::watch(&s, vec![op]).await?;
+    }
+    let body = crate::api::install::InstallRequest {
+        profile: a.profile.to_string(),
+        image: Some(a.image.clone()),
+    };
+    if a.image_only {
+        return Ok(down(&lab.name)?);
+    }
+    println!("$ provision install node01 --profile {}", a.profile);
+    let op: Operation = s.client.post("/v1/nodes/node01/install", &body).await?;
+    let build = op.build.clone();
+    super::watch::watch(&s, vec![op]).await?;
+    let node: Node = s.client.get("/v1/nodes/node01").await?;
+    let known = lab.dir.join("known_hosts");
+    let lines: String = node
+        .status
+        .host_keys
+        .iter()
+        .map(|k| format!("{},{} {k}\n", node.spec.name, node.spec.address))
+        .collect();
+    std::fs::write(&known, lines)?;
+    println!(
+        "$ ssh ops@node01 {}",
+        if a.profile.as_str() == "docker" { "docker version" } else { "uname -a" }
+    );
+    let out = ssh(
+        &lab,
+        &node,
+        if a.profile.as_str() == "docker" { "docker version" } else { "uname -a" },
+    )
+    .output()?;
+    print!("{}", String::from_utf8_lossy(&out.stdout));
+    if !out.status.success() {
+        let why = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+        return Err(Fail::Operation(format!("ssh ops@node01: {why}")));
+    }
+    if let Some(id) = build {
+        let b: Build = s.client.get(&format!("/v1/builds/{id}")).await?;
+        let took = b.ended.map_or(0, |e| e.duration_since(b.started).as_secs());
+        println!("demo: node01 deployed in {took} s");
+    }
+    if lab.deployment && a.profile.as_str() == "docker" {
+        deploy(&lab, &s, &node).await?;
+    }
+    eprintln!(
+        "the rack is still up: PROVISION_SERVER={} provision …; `provision lab down` ends it",
+        lab.server_url()
+    );
+    Ok(())
+}
+
+/// Whether the image has the profile baked in as the profile now is.
+async fn is_baked(s: &Session, image: &Value, profile: &Name) -> Result<bool, Fail> {
+    let all: Value = s.client.get("/v1/profiles").await?;
+    let items = all.get("items").and_then(Value::as_array);
+    let now = items.into_iter().flatten().find(|p| p["name"] == profile.as_str());
+    let baked = image.get("baked").and_then(|b| b.get(profile.as_str()));
+    Ok(baked.is_some() && baked == now.and_then(|p| p.get("digest")))
+}
+
+/// ssh into a node of the lab, with the host key that the agent reported.
+fn ssh(lab: &Lab, node: &Node, command: &str) -> Command {
+    let mut c = lab.command("ssh");
+    // In a user namespace the host's settings belong to nobody, and ssh
+    // would refuse to read them.
+    c.args(["-F", "none", "-i"]).arg(lab.ssh_key());
+    c.arg("-o").arg(format!("UserKnownHostsFile={}", lab.dir.join("known_hosts").display()));
+    c.args(["-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=20", "-o", "BatchMode=yes"]);
+    c.arg(format!("ops@{}", node.spec.address)).arg(command).stdin(Stdio::null());
+    c
+}
+
+/// Software for the node: built from a folder on the deployment host, pulled
+/// by the node with the certificate it got when it was installed.
+async fn deploy(lab: &Lab, s: &Session, node: &Node) -> Result<(), Fail> {
+    let folder = lab.dir.join("hello");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("Dockerfile"), DOCKERFILE)?;
+    std::fs::write(folder.join("hello.sh"), HELLO)?;
+    println!("$ provision base build debian:12");
+    super::ingest::base(s, super::ingest::BaseArgs::build("debian:12")).await?;
+    println!("$ provision ingest {} --name hello --tag 1", folder.display());
+    super::ingest::run(s, super::ingest::IngestArgs::of(&folder, "hello", "1")).await?;
+    let link = |e: crate::lab::LabError| Fail::Operation(e.to_string());
+    let before = lab.second_bytes().map_err(link)?.0;
+    let image = format!("{}/staging/hello:1", lab.registry());
+    let command = format!("docker run --rm --hostname {} {image}", node.spec.name);
+    println!("$ ssh ops@{} {command}", node.spec.name);
+    let out = ssh(lab, node, &command).output()?;
+    print!("{}", String::from_utf8_lossy(&out.stdout));
+    if !out.status.success() {
+        let why = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+        return Err(Fail::Operation(format!("{image} does not run on {}: {why}", node.spec.name)));
+    }
+    let after = lab.second_bytes().map_err(link)?.0;
+    println!("$ provision verify staging/hello:1");
+    super::ingest::verify(s, super::ingest::VerifyArgs::of("staging/hello:1")).await?;
+    let runs: super::watch::List<Run> = s.deployment.get("/v1/ingest").await?;
+    let took = runs.items.iter().find(|r| r.name == "hello").and_then(|r| {
+        Some(r.ended?.duration_since(r.started?).as_secs_f64())
+    });
+    println!(
+        "demo: staging/hello:1 built in {:.0} s and run on {}; {} crossed the deployment host's link",
+        took.unwrap_or_default(),
+        node.spec.name,
+        super::output::bytes(after.saturating_sub(before)),
+    );
+    Ok(())
+}
