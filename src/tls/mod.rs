@@ -4,6 +4,7 @@
 //! rustls with ring, no other provider. Used by `app`, `client` and `cli`.
 
 pub mod pin;
+pub mod signing;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
