@@ -10,7 +10,8 @@
 //! 5. [`lifecycle`]: the only place where a node changes state.
 //!    [`netboot`]: what a node gets at each step of its boot. [`dhcp`] and
 //!    [`tftp`]: one protocol each. [`agent`]: what runs on the node.
-//!    [`registry`]: an OCI registry, to be mounted by a server.
+//!    [`registry`]: an OCI registry, to be mounted by a server. [`ingest`]:
+//!    from a folder or git repository to a built, signed image in it.
 //! 6. [`api`], [`cli`], [`client`]: how people and programs ask. [`lab`]: the
 //!    virtual rack.
 //! 7. [`app`]: the daemons, put together.
@@ -24,6 +25,7 @@ pub mod client;
 pub mod config;
 pub mod dhcp;
 pub mod image;
+pub mod ingest;
 pub mod lab;
 pub mod lifecycle;
 pub mod model;

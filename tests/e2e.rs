@@ -111,6 +111,13 @@ fn a_killed_server_loses_nothing_and_a_bmc_that_forgets_is_armed_again() {
     assert_eq!(rack.boots(0), ["network", "disk"], "no second install");
     rack.ok(&["log", "--verify"]);
 
+    // The mistake is seen when the system on the disk asks for an address:
+    // long enough for that on a busy machine.
+    let file = rack.lab.dir.join("build-server.toml");
+    let text = std::fs::read_to_string(&file).unwrap().replace("\ndhcp = 30\n", "\ndhcp = 110\n");
+    std::fs::write(&file, text).unwrap();
+    rack.kill_server();
+    rack.start_server();
     rack.fault(0, "bmc-forgets on");
     let id = rack.install("node01", "base");
     let seen = |b: &Value| b["attempt"] == 2;

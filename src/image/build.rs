@@ -280,8 +280,12 @@ fn packages(request: &BuildRequest, sources: &[Source]) -> String {
     all.join(",")
 }
 
-/// The newest `Date` of the suites' release files.
-fn epoch(sources: &[Source], work: &Path, progress: &mut dyn Progress) -> Result<u64, BuildError> {
+/// The newest `Date` of the suites' release files, in seconds since 1970.
+pub fn epoch(
+    sources: &[Source],
+    work: &Path,
+    progress: &mut dyn Progress,
+) -> Result<u64, BuildError> {
     let mut newest = 0;
     for source in sources {
         let uri = format!("{}/dists/{}/InRelease", source.uri, source.suite);

@@ -7,6 +7,7 @@
 
 pub mod ca;
 pub mod pin;
+pub mod signing;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
