@@ -1,7 +1,8 @@
 //! The deployment server, put together: store, book, registry, API, TLS.
 
-use super::{claim, daemon, listen, peer, tokens};
+use super::{claim, daemon, listen, peer, tokens, upkeep};
 use crate::api::deployment::gate::Keeper;
+use crate::api::deployment::promote::House;
 use crate::api::deployment::{self, Book, Desk};
 use crate::auth::MasterKey;
 use crate::auth::rights::Grant;
@@ -103,6 +104,7 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
         authority,
         certificate_life: config.certificate_life,
         registry: registry.clone(),
+        house: House::new(config.rules.clone()),
     });
 
     let listener = listen::tcp(config.listen)?;
@@ -129,6 +131,10 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
     });
     let (s, kept) = (stop.clone(), store.clone());
     tasks.spawn(async move { ("claim on the store", claim::keep(&*kept, &owner, s).await) });
+    if let Some(every) = config.gc_every {
+        let (d, s) = (desk.clone(), stop.clone());
+        tasks.spawn(async move { ("garbage collection", upkeep::collect(d, every, s).await) });
+    }
     let recorder = tokio::spawn(record(book.clone(), seen));
 
     tracing::info!(listen = %config.listen, store = store.name(), storage = %config.storage.display(), "serving");

@@ -24,6 +24,7 @@ pub mod observer;
 pub mod oui;
 pub mod peer;
 pub mod tokens;
+pub mod upkeep;
 
 /// Logging for a daemon: one line an event, with fields, to standard error;
 /// `RUST_LOG` chooses what.

@@ -272,12 +272,13 @@ async fn up(a: &UpArgs) -> Result<Lab, Fail> {
 fn session(lab: &Lab) -> Result<Session, Fail> {
     Connect {
         server: lab.server_url(),
+        deployment: String::new(),
         token: None,
         token_file: None,
         ca: None,
         output: super::output::Format::Table,
     }
-    .session()
+    .session(false)
 }
 
 fn status(lab: &Lab) -> Result<(), Fail> {
