@@ -5,10 +5,12 @@
 //! booting see it, `observer` takes what they saw into the record, `bmcs`
 //! switches power, `dhcp_settings` says what DHCP serves, `images` builds
 //! images, `certifier` asks for nodes' certificates, `check` is `build-server check`. `deployment_server` is the other
-//! daemon, `peer` its TLS that knows the client. Both have `daemon`, `tokens`,
+//! daemon, `peer` its TLS that knows the client,
+//! `upkeep` is what that one does by the clock, `backup` its copies. Both have `daemon`, `tokens`,
 //! `listen` (the sockets) and `claim`, which sees to it that one server writes
 //! to a store. Only `bin` calls this.
 
+pub mod backup;
 pub mod bmcs;
 pub mod boots;
 pub mod build_server;
