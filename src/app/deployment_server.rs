@@ -1,18 +1,21 @@
 //! The deployment server, put together: store, book, registry, API, TLS.
 
 use super::shelf::{OwnShelf, Records};
-use super::{claim, daemon, listen, peer, tokens};
+use super::{claim, daemon, listen, peer, tokens, upkeep};
 use crate::api::deployment::gate::Keeper;
+use crate::api::deployment::promote::{House, Judge};
 use crate::api::deployment::{self, Book, Desk};
 use crate::auth::MasterKey;
 use crate::auth::rights::Grant;
 use crate::config::deployment::Deployment;
+use crate::ingest::provenance::verify;
 use crate::ingest::{Pipeline, PipelineSettings};
 use crate::model::{NewEvent, Outcome, Time};
 use crate::registry::{self, Deed, Registry, Seen, Witness};
 use crate::store::{self, Batch, Owner, Store};
 use crate::tls;
 use crate::tls::ca::Authority;
+use crate::tls::signing::VerifyingKey;
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -119,6 +122,7 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
         authority,
         certificate_life: config.certificate_life,
         registry: registry.clone(),
+        house: House { judge: judge(pipeline.verifying_key()), ..House::new(config.rules.clone()) },
     });
 
     let listener = listen::tcp(config.listen)?;
@@ -145,6 +149,10 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
     });
     let (s, kept) = (stop.clone(), store.clone());
     tasks.spawn(async move { ("claim on the store", claim::keep(&*kept, &owner, s).await) });
+    if let Some(every) = config.gc_every {
+        let (d, s) = (desk.clone(), stop.clone());
+        tasks.spawn(async move { ("garbage collection", upkeep::collect(d, every, s).await) });
+    }
     let recorder = tokio::spawn(record(book.clone(), seen));
 
     tracing::info!(listen = %config.listen, store = store.name(), storage = %config.storage.display(), "serving");
@@ -175,6 +183,14 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
     let _ = book.commit(Batch::new().event(stopped)).await;
     tracing::info!("stopped");
     outcome
+}
+
+/// An attestation counts when our own key signed it for this very image.
+fn judge(key: VerifyingKey) -> Judge {
+    Arc::new(move |envelope, digest| {
+        let image = digest.to_string().parse().map_err(|e| format!("{digest}: {e}"))?;
+        verify(envelope, &key, &image).map(drop).map_err(|e| e.to_string())
+    })
 }
 
 /// Writes down what the registry did. A client does not wait for it.

@@ -6,10 +6,12 @@
 //! switches power, `dhcp_settings` says what DHCP serves, `images` builds
 //! images, `certifier` asks for nodes' certificates, `check` is `build-server check`. `deployment_server` is the other
 //! daemon, `peer` its TLS that knows the client,
-//! `shelf` the registry as ingest sees it. Both have `daemon`, `tokens`,
+//! `shelf` the registry as ingest sees it, `upkeep` what it does by the clock,
+//! `backup` its copies. Both have `daemon`, `tokens`,
 //! `listen` (the sockets) and `claim`, which sees to it that one server writes
 //! to a store. Only `bin` calls this.
 
+pub mod backup;
 pub mod bmcs;
 pub mod boots;
 pub mod build_server;
@@ -26,6 +28,7 @@ pub mod oui;
 pub mod peer;
 pub mod shelf;
 pub mod tokens;
+pub mod upkeep;
 
 /// Logging for a daemon: one line an event, with fields, to standard error;
 /// `RUST_LOG` chooses what.

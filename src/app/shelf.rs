@@ -3,7 +3,7 @@
 use crate::api::deployment::Book;
 use crate::ingest::{Keep, Run, RunState, Shelf};
 use crate::model::{NewEvent, Outcome, Time};
-use crate::registry::{Digest, Reference, Registry, RepositoryName};
+use crate::registry::{Digest, Reference, Registry, RegistryError, RepositoryName};
 use crate::store::{Batch, Expect};
 use async_trait::async_trait;
 use std::path::Path;
@@ -22,9 +22,8 @@ fn text(e: impl std::fmt::Display) -> String {
 /// `REPOSITORY:TAG` or `REPOSITORY@DIGEST`.
 fn split(reference: &str) -> Result<(RepositoryName, Reference), String> {
     let parts = reference.split_once('@').or_else(|| reference.rsplit_once(':'));
-    let (name, tag) = parts.ok_or_else(|| {
-        format!("{reference:?} is neither REPOSITORY:TAG nor REPOSITORY@DIGEST")
-    })?;
+    let (name, tag) = parts
+        .ok_or_else(|| format!("{reference:?} is neither REPOSITORY:TAG nor REPOSITORY@DIGEST"))?;
     Ok((name.parse().map_err(text)?, tag.parse().map_err(text)?))
 }
 
@@ -32,7 +31,7 @@ fn split(reference: &str) -> Result<(RepositoryName, Reference), String> {
 impl Shelf for OwnShelf {
     async fn resolve(&self, reference: &str) -> Result<Option<String>, String> {
         let (name, r) = split(reference)?;
-        let found = self.0.digest_of(&name, &r).await.map_err(text)?;
+        let found = self.0.digest_of(&name, &r).await.map_err(RegistryError::from).map_err(text)?;
         Ok(found.map(|d| d.to_string()))
     }
 

@@ -131,9 +131,11 @@ async fn deploy(lab: &Lab, s: &Session, node: &Node) -> Result<(), Fail> {
     println!("$ provision verify staging/hello:1");
     super::ingest::verify(s, super::ingest::VerifyArgs::of("staging/hello:1")).await?;
     let runs: super::watch::List<Run> = s.deployment.get("/v1/ingest").await?;
-    let took = runs.items.iter().find(|r| r.name == "hello").and_then(|r| {
-        Some(r.ended?.duration_since(r.started?).as_secs_f64())
-    });
+    let took = runs
+        .items
+        .iter()
+        .find(|r| r.name == "hello")
+        .and_then(|r| Some(r.ended?.duration_since(r.started?).as_secs_f64()));
     println!(
         "demo: staging/hello:1 built in {:.0} s and run on {}; {} crossed the deployment host's link",
         took.unwrap_or_default(),

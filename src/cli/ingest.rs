@@ -51,7 +51,9 @@ pub struct IngestArgs {
 
 /// `provision runs`
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  provision runs\n  provision runs show RUN\n  provision runs log RUN\n  provision runs cancel RUN")]
+#[command(
+    after_help = "Examples:\n  provision runs\n  provision runs show RUN\n  provision runs log RUN\n  provision runs cancel RUN"
+)]
 pub struct RunsArgs {
     #[command(subcommand)]
     what: Option<RunsWhat>,
@@ -300,7 +302,9 @@ pub(super) async fn verify(s: &Session, a: VerifyArgs) -> Result<(), Fail> {
             let at: Attestations =
                 s.deployment.get(&format!("/v1/attestations/{}", path.join("/"))).await?;
             if key.is_none() {
-                eprintln!("checked against the key that the server itself names; --key is stronger");
+                eprintln!(
+                    "checked against the key that the server itself names; --key is stronger"
+                );
                 key = Some(VerifyingKey::from_pem(&at.public_key).map_err(|e| wrong(&e))?);
             }
             (at.digest, at.envelopes)

@@ -3,10 +3,8 @@
 use super::{Connect, Fail, Session, demo};
 use crate::lab::server::ServerPlan;
 use crate::lab::{Lab, LabError, LabFirmware, chassis, down, space, supervisor};
-use crate::model::{Build, Name, Node, Operation};
-use serde_json::Value;
+use crate::model::Name;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 /// `provision lab`
 #[derive(clap::Args)]
@@ -278,7 +276,7 @@ pub(super) fn session(lab: &Lab) -> Result<Session, Fail> {
         ca: None,
         output: super::output::Format::Table,
     }
-    .session()
+    .session(false)
 }
 
 fn status(lab: &Lab) -> Result<(), Fail> {

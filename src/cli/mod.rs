@@ -5,6 +5,9 @@
 //! profile or image · 3 the server cannot be reached or refused.
 
 pub mod builds;
+pub mod carry;
+pub mod catalog;
+pub mod certificates;
 mod demo;
 pub mod images;
 pub mod ingest;
@@ -14,8 +17,11 @@ pub mod log;
 pub mod nodes;
 pub mod output;
 pub mod power;
+pub mod promote;
 mod tarball;
 pub mod tokens;
+pub mod upkeep;
+pub mod users;
 pub mod watch;
 
 use crate::client::{Client, ClientError, Target};
@@ -27,6 +33,8 @@ use std::process::ExitCode;
 
 /// Where root finds the server on the build host itself.
 const LOCAL: &str = "/run/provision/api.sock";
+/// And the deployment server on its host.
+const LOCAL_DEPLOYMENT: &str = "/run/provision-deployment/api.sock";
 
 /// Turns powered-off servers into installed, verified, named nodes.
 #[derive(Parser)]
@@ -115,6 +123,24 @@ enum Verb {
     Verify(ingest::VerifyArgs),
     /// API tokens: who may ask for what
     Tokens(tokens::TokensArgs),
+    /// People who may log in to the container registry
+    Users(users::UsersArgs),
+    /// Nodes' certificates for the container registry
+    Certificates(certificates::CertificatesArgs),
+    /// What is in the container registry
+    Catalog(catalog::CatalogArgs),
+    /// Move an image up from staging, by digest
+    Promote(promote::PromoteArgs),
+    /// Write an image and all it names to a file or directory
+    Export(carry::ExportArgs),
+    /// Take an image in from a file or directory
+    Import(carry::ImportArgs),
+    /// Free what nothing in the container registry names
+    Gc(upkeep::GcArgs),
+    /// Read the whole container registry and name what is rotten or missing
+    VerifyStore,
+    /// How the deployment server is backed up
+    Backup,
     /// A virtual rack on this host
     Lab(lab::LabArgs),
     /// Shell completions
@@ -170,7 +196,8 @@ pub struct Session {
 }
 
 impl Connect {
-    fn session(&self) -> Result<Session, Fail> {
+    /// With the build server, or with `deployment` the other one.
+    fn session(&self, deployment: bool) -> Result<Session, Fail> {
         let token = match (&self.token, &self.token_file) {
             (Some(t), _) => Some(Secret::new(t.trim())),
             (None, Some(f)) => {
@@ -182,7 +209,7 @@ impl Connect {
         };
         let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
         let target = Target {
-            server: self.server.clone(),
+            server: if deployment { self.deployment.clone() } else { self.server.clone() },
             token,
             ca: self.ca.clone(),
             known_servers: home.join(".config/provision/known_servers"),
@@ -217,6 +244,11 @@ pub async fn run() -> ExitCode {
                     "is build-server running here? Name another with --server or PROVISION_SERVER"
                 );
             }
+            if m.contains(LOCAL_DEPLOYMENT) {
+                eprintln!(
+                    "is deployment-server running here? Name another with --deployment or PROVISION_DEPLOYMENT"
+                );
+            }
             ExitCode::from(3)
         }
     }
@@ -235,10 +267,19 @@ async fn act(cli: Cli) -> Result<(), Fail> {
             return Ok(());
         }
         Verb::Lab(a) => return lab::run(a).await,
+        Verb::Backup => return upkeep::backup(),
         _ => {}
     }
-    let s = cli.connect.session()?;
+    let s = cli.connect.session(of_deployment(&cli.verb))?;
     match cli.verb {
+        Verb::Users(a) => users::run(&s, a).await,
+        Verb::Certificates(a) => certificates::run(&s, a).await,
+        Verb::Catalog(a) => catalog::run(&s, a).await,
+        Verb::Promote(a) => promote::run(&s, a).await,
+        Verb::Export(a) => carry::export(&s, a).await,
+        Verb::Import(a) => carry::import(&s, a).await,
+        Verb::Gc(a) => upkeep::gc(&s, a).await,
+        Verb::VerifyStore => upkeep::verify(&s).await,
         Verb::Install(a) => install::run(&s, a).await,
         Verb::Power(a) => power::run(&s, a).await,
         Verb::Nodes(a) => nodes::run(&s, a).await,
@@ -255,6 +296,21 @@ async fn act(cli: Cli) -> Result<(), Fail> {
         Verb::Tokens(a) => tokens::run(&s, a).await,
         Verb::Watch(a) => watch::run(&s, a).await,
         Verb::Cancel(a) => watch::cancel(&s, a).await,
-        Verb::Lab(_) | Verb::Completions { .. } => Ok(()),
+        Verb::Lab(_) | Verb::Completions { .. } | Verb::Backup => Ok(()),
     }
+}
+
+/// Whether a verb speaks to the deployment server.
+fn of_deployment(verb: &Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Users(_)
+            | Verb::Certificates(_)
+            | Verb::Catalog(_)
+            | Verb::Promote(_)
+            | Verb::Export(_)
+            | Verb::Import(_)
+            | Verb::Gc(_)
+            | Verb::VerifyStore
+    )
 }

@@ -109,6 +109,17 @@ impl Client {
         body: Option<&(impl Serialize + ?Sized)>,
         accept: Option<&str>,
     ) -> Result<reqwest::Response, ClientError> {
+        self.send_within(method, path, body, accept, Duration::from_secs(60)).await
+    }
+
+    async fn send_within(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&(impl Serialize + ?Sized)>,
+        accept: Option<&str>,
+        most: Duration,
+    ) -> Result<reqwest::Response, ClientError> {
         let mut r = self.http.request(method, format!("{}{path}", self.base));
         if let Some(t) = &self.token {
             r = r.bearer_auth(t.expose());
@@ -119,20 +130,24 @@ impl Client {
         match accept {
             Some(a) => r = r.header("accept", a),
             // A stream has no end; everything else has.
-            None => r = r.timeout(Duration::from_secs(60)),
+            None => r = r.timeout(most),
         }
-        self.judged(r.send().await.map_err(|e| self.lost(e))?).await
+        self.checked(r).await
     }
 
-    /// The answer, if it is a good one.
-    async fn judged(&self, r: reqwest::Response) -> Result<reqwest::Response, ClientError> {
+    /// Sends, and turns what is no success into an error.
+    async fn checked(&self, r: reqwest::RequestBuilder) -> Result<reqwest::Response, ClientError> {
+        let r = r.send().await.map_err(|e| self.lost(e))?;
         let status = r.status();
         if status.is_success() {
             return Ok(r);
         }
         let text = r.text().await.unwrap_or_default();
         let detail = serde_json::from_str::<crate::api::Problem>(&text)
-            .map_or_else(|_| format!("{status}: {text}"), |p| p.detail);
+            .map(|p| p.detail)
+            .ok()
+            .or_else(|| registry_says(&text))
+            .unwrap_or_else(|| format!("{status}: {text}"));
         Err(match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::SERVICE_UNAVAILABLE => {
                 ClientError::Refused(detail)
@@ -146,6 +161,21 @@ impl Client {
         let text = r.text().await.map_err(|e| self.lost(e))?;
         let text = if text.is_empty() { "null" } else { &text };
         serde_json::from_str(text).map_err(|e| ClientError::Answer(e.to_string()))
+    }
+
+    /// A request as `shape` makes it, for the registry's own protocol; the
+    /// answer's body is not read yet, and the deadline is the caller's.
+    pub async fn raw(
+        &self,
+        method: Method,
+        path: &str,
+        shape: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder + Send,
+    ) -> Result<reqwest::Response, ClientError> {
+        let mut r = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(t) = &self.token {
+            r = r.bearer_auth(t.expose());
+        }
+        self.checked(shape(r)).await
     }
 
     /// GET.
@@ -182,7 +212,7 @@ impl Client {
             r = r.bearer_auth(t.expose());
         }
         let r = r.header("content-type", content_type).body(reqwest::Body::wrap_stream(body));
-        let r = self.judged(r.send().await.map_err(|e| self.lost(e))?).await?;
+        let r = self.checked(r).await?;
         self.json(r).await
     }
 
@@ -190,6 +220,17 @@ impl Client {
     pub async fn bytes(&self, path: &str) -> Result<bytes::Bytes, ClientError> {
         let r = self.send(Method::GET, path, None::<&()>, None).await?;
         r.bytes().await.map_err(|e| self.lost(e))
+    }
+
+    /// POST of what takes the server longer than a minute: at most `most`.
+    pub async fn post_within<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        most: Duration,
+    ) -> Result<T, ClientError> {
+        let r = self.send_within(Method::POST, path, Some(body), None, most).await?;
+        self.json(r).await
     }
 
     /// PATCH.
@@ -228,4 +269,10 @@ impl Client {
         }
         Ok(())
     }
+}
+
+/// The message in an error of the registry's protocol.
+fn registry_says(text: &str) -> Option<String> {
+    let v: serde_json::Value = serde_json::from_str(text).ok()?;
+    Some(v["errors"][0]["message"].as_str()?.to_owned())
 }

@@ -41,6 +41,51 @@ struct WireRegistry {
     #[serde(default)]
     anonymous: Vec<String>,
     grace_hours: Option<Spanned<u32>>,
+    gc_hours: Option<Spanned<u32>>,
+    #[serde(default)]
+    rules: Vec<Rule>,
+    follow: Option<WireFollow>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireFollow {
+    url: Spanned<String>,
+    ca_file: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+    every_seconds: Option<Spanned<u32>>,
+}
+
+/// What an image must have before it is promoted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Requirement {
+    /// An attestation that refers to it.
+    Attestation,
+}
+
+/// What must be true of an image that is promoted to a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Of repositories whose name begins so; empty for all.
+    #[serde(default)]
+    pub prefix: String,
+    /// All of these.
+    pub require: Vec<Requirement>,
+}
+
+/// The registry that this one copies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Follow {
+    /// `https://HOST:PORT`.
+    pub url: String,
+    /// Its authority's certificate.
+    pub ca_file: Option<PathBuf>,
+    /// An API token there.
+    pub token_file: Option<PathBuf>,
+    /// Between two looks.
+    pub every: Duration,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -84,6 +129,12 @@ pub struct Deployment {
     pub certificate_life: Duration,
     /// What nothing refers to is kept so long.
     pub grace: Duration,
+    /// Between two collections of garbage; `None` for never.
+    pub gc_every: Option<Duration>,
+    /// What promotion asks for.
+    pub rules: Vec<Rule>,
+    /// The registry that this one copies.
+    pub follow: Option<Follow>,
     /// Images built at once, 1 to 16.
     pub ingest_at_once: u32,
     /// How long a build of an image may take.
@@ -139,6 +190,26 @@ pub fn parse(text: &str, file: &str, base: &Path) -> Result<Deployment, ConfigEr
             return Err(at(Some(n.span().start), m));
         }
     }
+    let gc_hours = match &w.registry.gc_hours {
+        // Zero stands for never.
+        Some(n) if *n.as_ref() == 0 => None,
+        n => Some(number(n, "gc_hours", 6, 8760)?),
+    };
+    let follow = match w.registry.follow {
+        None => None,
+        Some(f) if !f.url.as_ref().starts_with("https://") => {
+            let m = format!("follow.url = {:?} must be https://HOST:PORT", f.url.as_ref());
+            return Err(at(Some(f.url.span().start), m));
+        }
+        Some(f) => Some(Follow {
+            every: Duration::from_secs(
+                number(&f.every_seconds, "follow.every_seconds", 60, 86_400)?.into(),
+            ),
+            url: f.url.into_inner().trim_end_matches('/').to_owned(),
+            ca_file: f.ca_file.map(|p| base.join(p)),
+            token_file: f.token_file.map(|p| base.join(p)),
+        }),
+    };
     let hours = |h: u32| Duration::from_secs(u64::from(h) * 3600);
     let store = match w.store {
         None => format!("sqlite:{}", state_dir.join("deployment.db").display()),
@@ -160,6 +231,9 @@ pub fn parse(text: &str, file: &str, base: &Path) -> Result<Deployment, ConfigEr
             24 * number(&w.nodes.certificate_days, "certificate_days", 90, 3650)?,
         ),
         grace: hours(number(&w.registry.grace_hours, "grace_hours", 24, 8760)?),
+        gc_every: gc_hours.map(hours),
+        rules: w.registry.rules,
+        follow,
         ingest_at_once: number(&w.ingest.at_once, "at_once", 1, 16)?,
         ingest_limit: Duration::from_secs(
             60 * u64::from(number(&w.ingest.minutes, "minutes", 60, 1440)?),
@@ -183,6 +257,23 @@ mod tests {
         assert_eq!(c.listen.port(), 5000);
         assert_eq!(c.storage, Path::new("/var/lib/provision-deployment/registry"));
         assert!(c.anonymous.is_empty() && !c.ingest_network);
+        assert_eq!(c.gc_every, Some(Duration::from_secs(6 * 3600)));
+    }
+
+    #[test]
+    fn the_registry_is_kept_as_it_is_written() {
+        let c = read(
+            "[registry]\ngc_hours = 0\nfollow = { url = \"https://a:5000/\", ca_file = \"ca.pem\" }\n\
+             [[registry.rules]]\nprefix = \"prod/\"\nrequire = [\"attestation\"]",
+        )
+        .unwrap();
+        assert_eq!(c.gc_every, None);
+        assert_eq!(c.rules[0].require, [Requirement::Attestation]);
+        let f = c.follow.unwrap();
+        assert_eq!((f.url.as_str(), f.every.as_secs()), ("https://a:5000", 60));
+        assert_eq!(f.ca_file.unwrap(), Path::new("/etc/provision/ca.pem"));
+        let e = read("[registry]\nfollow = { url = \"http://a\" }").unwrap_err().to_string();
+        assert!(e.contains("toml:2:") && e.contains("https://"), "{e}");
     }
 
     #[test]

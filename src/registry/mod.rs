@@ -4,9 +4,9 @@
 //!
 //! From the bottom up: `name`, `digest`, `manifest` are the words, pure;
 //! `storage` keeps documents and blobs; `keys` says where; `blobs`,
-//! `manifests`, `upload` do what clients ask; `gc`, `verify`, `layout` what
-//! operators ask, `own` what the program around it does; `http` is the
-//! protocol.
+//! `manifests`, `upload` do what clients ask; `gc`, `verify`, `layout`, `copy`,
+//! `survey`, `backup` what operators ask, `own` what the program around it
+//! does; `http` is the protocol.
 //!
 //! All state is in the store, so that several servers may share a bucket. The
 //! rule that keeps it whole without transactions: *who refers, writes the
@@ -14,7 +14,9 @@
 //! removes, removes first and then looks for references, and puts back.*
 //! `docs/decisions/registry-storage.md` argues it.
 
+mod backup;
 mod blobs;
+mod copy;
 mod digest;
 mod error;
 mod gc;
@@ -27,9 +29,12 @@ mod name;
 mod own;
 mod seams;
 pub mod storage;
+mod survey;
 mod upload;
 mod verify;
 
+pub use backup::{BackupReport, RestoreReport};
+pub use copy::{ATTESTATION, Attestation, Copied};
 pub use digest::{Algorithm, Digest, Hasher};
 pub use error::{Code, Fault, RegistryError};
 pub use gc::{GcReport, Judged, Verdict};
@@ -47,6 +52,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use storage::Storage;
+pub use survey::Tagged;
 pub use verify::{Damage, VerifyReport};
 
 /// What a registry is opened with.

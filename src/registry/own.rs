@@ -1,11 +1,11 @@
-//! What the program that holds the registry does in it without HTTP: looks up
-//! a reference, attaches a statement to an image, reads what is attached.
+//! What the program that holds the registry does in it without HTTP: attaches a
+//! statement to an image, reads what is attached.
 
+use super::Registry;
 use super::digest::Digest;
 use super::error::RegistryError;
 use super::manifest::{LARGEST, Manifest, OCI_MANIFEST};
 use super::name::{Reference, RepositoryName};
-use super::{Registry, keys};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use serde_json::json;
@@ -18,20 +18,6 @@ const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 const STATEMENTS: usize = 64;
 
 impl Registry {
-    /// The digest behind a reference; `None` when there is no such thing.
-    ///
-    /// # Errors
-    /// The storage.
-    pub async fn digest_of(
-        &self,
-        repository: &RepositoryName,
-        reference: &Reference,
-    ) -> Result<Option<Digest>, RegistryError> {
-        let Some(d) = self.resolve(repository, reference).await? else { return Ok(None) };
-        let key = keys::manifest(repository, &d);
-        Ok(self.store.stat(&key).await?.map(|_| d))
-    }
-
     /// Stores `content` as the only layer of an artifact that refers to
     /// `subject`; returns the artifact's digest.
     ///

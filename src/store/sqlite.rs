@@ -41,6 +41,32 @@ pub struct SqliteStore {
     lock: Mutex<Option<File>>,
 }
 
+/// Copies a database that may be in use, as it is at one moment, to a file
+/// that must not be there; mode 0600.
+///
+/// # Errors
+/// Which file, and why.
+pub fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let failed = |why: String| StoreError::Unavailable {
+        what: format!("copy of {} to {}", from.display(), to.display()),
+        why,
+    };
+    // SQLite fills a file that is empty.
+    std::fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(to)
+        .map_err(|e| failed(e.to_string()))?;
+    let copied = || -> rusqlite::Result<()> {
+        let c = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        c.busy_timeout(Duration::from_secs(30))?;
+        c.execute("VACUUM INTO ?1", params![to.to_string_lossy()]).map(drop)
+    };
+    copied().map_err(|e| failed(e.to_string()))?;
+    File::open(to).and_then(|f| f.sync_all()).map_err(|e| failed(e.to_string()))
+}
+
 impl SqliteStore {
     /// Opens or makes the file; its directory must exist.
     pub fn open(path: &Path) -> Result<Self, StoreError> {

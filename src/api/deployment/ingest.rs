@@ -230,15 +230,14 @@ pub(super) async fn attestations(
     State(desk): State<Arc<Desk>>,
     Path(reference): Path<String>,
 ) -> Result<Out<Attestations>, Problem> {
-    let wrong = || {
-        Problem::bad(format!("{reference:?} is neither REPOSITORY:TAG nor REPOSITORY@DIGEST"))
-    };
+    let wrong =
+        || Problem::bad(format!("{reference:?} is neither REPOSITORY:TAG nor REPOSITORY@DIGEST"));
     let parts = reference.split_once('@').or_else(|| reference.rsplit_once(':'));
     let (name, tag) = parts.ok_or_else(wrong)?;
     let name: RepositoryName = name.parse().map_err(|_| wrong())?;
     let tag: Reference = tag.parse().map_err(|_| wrong())?;
     let failed = |e: crate::registry::RegistryError| Problem::internal(e.to_string());
-    let digest = desk.registry.digest_of(&name, &tag).await.map_err(failed)?;
+    let digest = desk.registry.digest_of(&name, &tag).await?;
     let digest =
         digest.ok_or_else(|| Problem::not_found(format!("there is no image {reference}")))?;
     let all = desk.registry.attached(&name, &digest, ARTIFACT_TYPE).await.map_err(failed)?;

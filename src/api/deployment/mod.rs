@@ -1,17 +1,23 @@
 //! The deployment server's resources: who people and nodes are (`people`,
-//! `certificates`, `login`), and what they may do in the registry (`gate`);
-//! how images come from source (`ingest`). `book` holds all of it in memory and in the store.
+//! `certificates`, `login`), and what they may do in the registry (`gate`); how
+//! images come from source (`ingest`); what is in it (`catalog`), how it is
+//! kept (`upkeep`), and what moves up in it (`promote`).
+//! `book` holds all of it in memory and in the store.
 //!
 //! Rights are looked up at every request, never carried in a token: what is
 //! taken away is gone at once, also for a pull that was allowed a minute ago.
 
 pub mod book;
+pub mod catalog;
 pub mod certificates;
 pub mod gate;
 pub mod health;
 pub mod ingest;
 pub mod login;
 pub mod people;
+pub mod promote;
+pub mod upkeep;
+pub mod visitor;
 
 pub use book::Book;
 
@@ -47,6 +53,8 @@ pub struct Desk {
     pub registry: Arc<Registry>,
     /// What makes images from source.
     pub pipeline: Arc<Pipeline>,
+    /// Rules of its upkeep.
+    pub house: promote::House,
 }
 
 #[async_trait]
@@ -86,6 +94,10 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/v1/ingest/{id}/log", get(ingest::log))
         .route("/v1/bases", post(ingest::base))
         .route("/v1/attestations/{*reference}", get(ingest::attestations))
+        .route("/v1/registry/catalog", get(catalog::list))
+        .route("/v1/registry/gc", post(upkeep::gc))
+        .route("/v1/registry/verify", post(upkeep::verify))
+        .route("/v1/registry/promote", post(promote::promote))
         .route("/auth/token", get(login::token))
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))

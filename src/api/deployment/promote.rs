@@ -1,0 +1,183 @@
+//! `POST /v1/registry/promote`: an image from staging gets its place, by
+//! digest, with what attests it. Who may is a right in the target; what the
+//! image must have is in the configuration's rules.
+
+use super::Desk;
+use super::visitor::Visitor;
+use crate::api::Problem;
+use crate::api::problem::Json;
+use crate::auth::rights::Right;
+use crate::config::deployment::{Requirement, Rule};
+use crate::model::{NewEvent, Outcome, Time};
+use crate::registry::{Digest, Reference, RepositoryName, Tag};
+use crate::store::Batch;
+use axum::Json as Out;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// Judges the content of an attestation of an image with this digest; the
+/// text of an error is for people.
+pub type Judge = Arc<dyn Fn(&[u8], &Digest) -> Result<(), String> + Send + Sync>;
+
+/// What the registry's upkeep goes by.
+pub struct House {
+    /// What promotion asks for.
+    pub rules: Vec<Rule>,
+    /// Judges attestations.
+    pub judge: Judge,
+    /// The whole registry is read by one at a time.
+    pub reading: Arc<Semaphore>,
+}
+
+impl House {
+    /// With these rules, and any attestation good enough.
+    pub fn new(rules: Vec<Rule>) -> Self {
+        Self { rules, judge: Arc::new(|_, _| Ok(())), reading: Arc::new(Semaphore::new(1)) }
+    }
+}
+
+/// What to promote.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromoteRequest {
+    /// `NAME:TAG` or `NAME@DIGEST`.
+    pub from: String,
+    /// `NAME:TAG`; without it, `from` without `staging/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Also when the tag points to something else.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// What was promoted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Promoted {
+    /// From where.
+    pub from: String,
+    /// To where.
+    pub to: String,
+    /// What.
+    pub digest: String,
+    /// Manifests that are there now.
+    pub manifests: u64,
+    /// Blobs that were mounted.
+    pub blobs: u64,
+    /// Where the tag pointed before.
+    pub replaced: Option<String>,
+}
+
+/// `NAME:TAG`, `NAME@DIGEST`.
+///
+/// # Errors
+/// What would be right.
+pub fn image(text: &str) -> Result<(RepositoryName, Reference), Problem> {
+    let wrong = || Problem::bad(format!("{text:?} is neither NAME:TAG nor NAME@DIGEST"));
+    let bad = |e: crate::model::Invalid| Problem::bad(e.to_string());
+    if let Some((name, digest)) = text.split_once('@') {
+        let digest: Digest = digest.parse().map_err(bad)?;
+        return Ok((name.parse().map_err(bad)?, Reference::Digest(digest)));
+    }
+    let (name, tag) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let tag: Tag = tag.parse().map_err(bad)?;
+    Ok((name.parse().map_err(bad)?, Reference::Tag(tag)))
+}
+
+fn target(r: &PromoteRequest) -> Result<(RepositoryName, Tag), Problem> {
+    let to = match (&r.to, r.from.strip_prefix("staging/")) {
+        (Some(to), _) => to.clone(),
+        (None, Some(rest)) => rest.to_owned(),
+        (None, None) => {
+            let m = format!(
+                "{:?} is not below staging/, so say where it is to go: --to NAME:TAG",
+                r.from
+            );
+            return Err(Problem::bad(m));
+        }
+    };
+    match image(&to)? {
+        (name, Reference::Tag(t)) => Ok((name, t)),
+        _ => Err(Problem::bad(format!("{to:?}: what is promoted needs a tag: NAME:TAG"))),
+    }
+}
+
+pub(super) async fn promote(
+    visitor: Visitor,
+    State(desk): State<Arc<Desk>>,
+    Json(r): Json<PromoteRequest>,
+) -> Result<Out<Promoted>, Problem> {
+    let (from, reference) = image(&r.from)?;
+    let (to, tag) = target(&r)?;
+    visitor.needs(&desk, from.as_str(), Right::Pull).await?;
+    visitor.needs(&desk, to.as_str(), Right::Promote).await?;
+    let digest = desk.registry.digest_of(&from, &reference).await?;
+    let digest = digest.ok_or_else(|| Problem::not_found(format!("{} is not here", r.from)))?;
+    let event = |outcome| {
+        NewEvent::new(Time::now(), &visitor.0.name(), "image.promote", outcome)
+            .with("from", &r.from)
+            .with("to", format!("{to}:{tag}"))
+            .with("digest", &digest)
+    };
+    let refused = async |p: Problem| {
+        let e = event(Outcome::Refused).with("reason", &p.detail);
+        // A refusal stands also when it cannot be written down.
+        let _ = desk.book.commit(Batch::new().event(e)).await;
+        Err(p)
+    };
+    if let Err(p) = fits(&desk, &from, &digest, &to).await {
+        return refused(p).await;
+    }
+    // What cannot be written down is not done.
+    desk.book.store().health().await?;
+    let copied = match desk.registry.copy(&from, &digest, &to, Some(&tag), r.replace).await {
+        Ok(c) => c,
+        Err(f) => return refused(f.into()).await,
+    };
+    let mut done = event(Outcome::Ok).with("manifests", copied.manifests);
+    if let Some(old) = &copied.replaced {
+        done = done.with("replaced", old);
+    }
+    desk.book.commit(Batch::new().event(done)).await?;
+    Ok(Out(Promoted {
+        from: format!("{from}@{digest}"),
+        to: format!("{to}:{tag}"),
+        digest: digest.to_string(),
+        manifests: copied.manifests,
+        blobs: copied.blobs,
+        replaced: copied.replaced.map(|d| d.to_string()),
+    }))
+}
+
+/// Whether the rules for `to` hold for `digest` of `from`.
+async fn fits(
+    desk: &Desk,
+    from: &RepositoryName,
+    digest: &Digest,
+    to: &RepositoryName,
+) -> Result<(), Problem> {
+    let of = |r: &&Rule| to.as_str().starts_with(&r.prefix);
+    'rules: for rule in desk.house.rules.iter().filter(of) {
+        if !rule.require.contains(&Requirement::Attestation) {
+            continue;
+        }
+        let all = desk.registry.attestations(from, digest).await?;
+        let verdicts = all.iter().map(|a| (desk.house.judge)(&a.bytes, digest));
+        let mut why = Vec::new();
+        for v in verdicts {
+            match v {
+                Ok(()) => continue 'rules,
+                Err(e) => why.push(e),
+            }
+        }
+        let rule = format!("the rule for {:?} asks for an attestation", rule.prefix);
+        let m = match why.as_slice() {
+            [] => format!("{rule}, and nothing attests {digest} in {from}"),
+            some => format!("{rule}, and none of {digest} is good: {}", some.join("; ")),
+        };
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, m));
+    }
+    Ok(())
+}
