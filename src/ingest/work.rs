@@ -148,7 +148,7 @@ impl Work {
         }
         let (mut bases, mut exact, mut renames) = (Vec::new(), Vec::new(), Vec::new());
         for (n, base) in file.bases.iter().enumerate() {
-            let layout = dir.join(format!("base-{n}"));
+            let layout = dir.join(format!("base-{n:04}"));
             let digest = self.base(&base.name, base.line, &layout).await?;
             let word = builder.exact(&layout, &digest);
             renames.push((word.clone(), base.name.clone()));

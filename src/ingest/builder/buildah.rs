@@ -1,5 +1,5 @@
 //! Buildah, as root, without a daemon. Each build has a storage of its own that
-//! goes with it; base images are read from OCI layouts (`FROM oci:/path`).
+//! goes with it; base images are read from OCI layouts (`FROM oci:base-0000`).
 //!
 //! Isolation is `chroot`: it works without a container runtime and inside of
 //! containers. It knows no network of its own, so the whole of buildah runs in
@@ -51,7 +51,10 @@ impl Builder for Buildah {
     }
 
     fn exact(&self, layout: &Path, _: &Digest) -> String {
-        format!("oci:{}", layout.display())
+        // By its name alone: buildah makes the name of an image from the path,
+        // and fails when that has capital letters or such. It runs in the
+        // directory of the job.
+        format!("oci:{}", layout.file_name().unwrap_or_default().to_string_lossy())
     }
 
     fn build(&self, job: &Job<'_>, progress: &mut dyn Progress) -> Result<(), BuildFailure> {
@@ -79,7 +82,7 @@ impl Builder for Buildah {
         let sandbox = if job.network { Sandbox::Network } else { Sandbox::NoNetwork };
         let arguments: Vec<_> = arguments.iter().map(OsString::as_os_str).collect();
         let mut command = sandboxed(include_str!("../scripts/buildah.sh"), &arguments, sandbox);
-        command.env("TMPDIR", &tmp).env("HOME", job.work);
+        command.current_dir(job.work).env("TMPDIR", &tmp).env("HOME", job.work);
         child::run("buildah", command, progress).map_err(step_of)
     }
 }
@@ -92,8 +95,19 @@ fn step_of(e: ChildError) -> BuildFailure {
         Some((step.to_owned(), why.to_owned()))
     });
     let Some((step, why)) = found else { return e.into() };
-    let noise =
-        |l: &&String| !l.starts_with("subprocess exited") && !l.contains("building at STEP");
-    let last = last.iter().filter(noise).cloned().collect();
+    let last = last.iter().filter(|l| !is_noise(l)).cloned().collect();
     BuildFailure::Step { step, why, last }
+}
+
+/// Lines of buildah's own that say nothing about the step.
+fn is_noise(line: &str) -> bool {
+    let starts = [
+        "subprocess exited with",
+        "Getting image source",
+        "Copying blob",
+        "Copying config",
+        "Writing manifest",
+        "Storing signatures",
+    ];
+    starts.iter().any(|s| line.starts_with(s)) || line.contains("building at STEP")
 }

@@ -28,7 +28,7 @@ pub struct Job<'a> {
     pub context: &'a Path,
     /// The Dockerfile, with exact base images.
     pub dockerfile: &'a Path,
-    /// Layouts of the base images and their digests.
+    /// Layouts of the base images, directly in `work`, and their digests.
     pub bases: &'a [(PathBuf, Digest)],
     /// Stage.
     pub target: Option<&'a str>,
