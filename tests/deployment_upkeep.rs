@@ -146,6 +146,39 @@ async fn promotion_is_by_digest_with_attestations_and_by_right() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_index_moves_with_its_children_and_what_attests_each_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let s = Server::started(dir.path(), QUIET);
+    let mut children = Vec::new();
+    for layer in [b"amd64", b"arm64"] {
+        let d = s.image("staging/app", "", layer).await;
+        let a = s.attest("staging/app", &d).await;
+        let get = s.http().get(format!("http://x/v2/staging/app/manifests/{d}"));
+        let size = get.send().await.unwrap().bytes().await.unwrap().len();
+        children.push((d, size, a));
+    }
+    let all: Vec<_> = children
+        .iter()
+        .map(|(d, size, _)| json!({ "mediaType": deployd::OCI, "digest": d, "size": size }))
+        .collect();
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let index = json!({ "schemaVersion": 2, "mediaType": kind, "manifests": all });
+    let digest = s.manifest("staging/app", "1", &index).await;
+    let p = s.json(&["promote", "staging/app:1"]);
+    assert_eq!((&p["digest"], &p["manifests"]), (&json!(digest), &json!(5)));
+    for (d, _, a) in &children {
+        let r = s.http().get(format!("http://x/v2/app/referrers/{d}")).send().await.unwrap();
+        let r: serde_json::Value = r.json().await.unwrap();
+        assert_eq!(r["manifests"][0]["digest"], a.to_string());
+    }
+    // Through a file too, children and all.
+    let tar = dir.path().join("app.tar").display().to_string();
+    s.cli(&["export", "app:1", &tar]).ok();
+    assert_eq!(s.json(&["import", &tar, "copy/app:1"])["digest"], digest.to_string());
+    s.cli(&["verify-store"]).ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_goes_through_a_file_and_keeps_its_digest() {
     let dir = tempfile::tempdir().unwrap();
     let s = Server::started(&dir.path().join("s"), QUIET);

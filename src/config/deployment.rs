@@ -44,16 +44,6 @@ struct WireRegistry {
     gc_hours: Option<Spanned<u32>>,
     #[serde(default)]
     rules: Vec<Rule>,
-    follow: Option<WireFollow>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WireFollow {
-    url: Spanned<String>,
-    ca_file: Option<PathBuf>,
-    token_file: Option<PathBuf>,
-    every_seconds: Option<Spanned<u32>>,
 }
 
 /// What an image must have before it is promoted.
@@ -73,19 +63,6 @@ pub struct Rule {
     pub prefix: String,
     /// All of these.
     pub require: Vec<Requirement>,
-}
-
-/// The registry that this one copies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Follow {
-    /// `https://HOST:PORT`.
-    pub url: String,
-    /// Its authority's certificate.
-    pub ca_file: Option<PathBuf>,
-    /// An API token there.
-    pub token_file: Option<PathBuf>,
-    /// Between two looks.
-    pub every: Duration,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -133,8 +110,6 @@ pub struct Deployment {
     pub gc_every: Option<Duration>,
     /// What promotion asks for.
     pub rules: Vec<Rule>,
-    /// The registry that this one copies.
-    pub follow: Option<Follow>,
     /// Images built at once, 1 to 16.
     pub ingest_at_once: u32,
     /// How long a build of an image may take.
@@ -195,21 +170,6 @@ pub fn parse(text: &str, file: &str, base: &Path) -> Result<Deployment, ConfigEr
         Some(n) if *n.as_ref() == 0 => None,
         n => Some(number(n, "gc_hours", 6, 8760)?),
     };
-    let follow = match w.registry.follow {
-        None => None,
-        Some(f) if !f.url.as_ref().starts_with("https://") => {
-            let m = format!("follow.url = {:?} must be https://HOST:PORT", f.url.as_ref());
-            return Err(at(Some(f.url.span().start), m));
-        }
-        Some(f) => Some(Follow {
-            every: Duration::from_secs(
-                number(&f.every_seconds, "follow.every_seconds", 60, 86_400)?.into(),
-            ),
-            url: f.url.into_inner().trim_end_matches('/').to_owned(),
-            ca_file: f.ca_file.map(|p| base.join(p)),
-            token_file: f.token_file.map(|p| base.join(p)),
-        }),
-    };
     let hours = |h: u32| Duration::from_secs(u64::from(h) * 3600);
     let store = match w.store {
         None => format!("sqlite:{}", state_dir.join("deployment.db").display()),
@@ -233,7 +193,6 @@ pub fn parse(text: &str, file: &str, base: &Path) -> Result<Deployment, ConfigEr
         grace: hours(number(&w.registry.grace_hours, "grace_hours", 24, 8760)?),
         gc_every: gc_hours.map(hours),
         rules: w.registry.rules,
-        follow,
         ingest_at_once: number(&w.ingest.at_once, "at_once", 1, 16)?,
         ingest_limit: Duration::from_secs(
             60 * u64::from(number(&w.ingest.minutes, "minutes", 60, 1440)?),
@@ -263,17 +222,12 @@ mod tests {
     #[test]
     fn the_registry_is_kept_as_it_is_written() {
         let c = read(
-            "[registry]\ngc_hours = 0\nfollow = { url = \"https://a:5000/\", ca_file = \"ca.pem\" }\n\
+            "[registry]\ngc_hours = 0\n\
              [[registry.rules]]\nprefix = \"prod/\"\nrequire = [\"attestation\"]",
         )
         .unwrap();
         assert_eq!(c.gc_every, None);
         assert_eq!(c.rules[0].require, [Requirement::Attestation]);
-        let f = c.follow.unwrap();
-        assert_eq!((f.url.as_str(), f.every.as_secs()), ("https://a:5000", 60));
-        assert_eq!(f.ca_file.unwrap(), Path::new("/etc/provision/ca.pem"));
-        let e = read("[registry]\nfollow = { url = \"http://a\" }").unwrap_err().to_string();
-        assert!(e.contains("toml:2:") && e.contains("https://"), "{e}");
     }
 
     #[test]

@@ -86,6 +86,8 @@ struct Run<'a> {
     report: GcReport,
     /// All links, released ones too, of all repositories; by whom.
     linked: BTreeMap<Digest, RepositoryName>,
+    /// In a dry run, released links that would be gone.
+    gone: BTreeSet<(RepositoryName, Digest)>,
 }
 
 /// What manifests of one repository name.
@@ -114,7 +116,8 @@ impl Registry {
     pub async fn collect_garbage(&self, dry_run: bool) -> Result<GcReport, RegistryError> {
         let _lease = self.store.lease().await?.ok_or(RegistryError::Collecting)?;
         let report = GcReport { dry_run, ..GcReport::default() };
-        let mut run = Run { registry: self, report, linked: BTreeMap::new() };
+        let mut run =
+            Run { registry: self, report, linked: BTreeMap::new(), gone: BTreeSet::new() };
         run.uploads().await?;
         let repositories = self.all_repositories().await?;
         for r in &repositories {
@@ -285,6 +288,8 @@ impl Run<'_> {
             } else {
                 if self.real() {
                     r.store.remove(&keys::released(repo, &d)).await?;
+                } else {
+                    self.gone.insert((repo.clone(), d.clone()));
                 }
                 Verdict::Freed
             };
@@ -324,10 +329,13 @@ impl Run<'_> {
         let r = self.registry;
         let mut all = BTreeMap::new();
         for repo in r.all_repositories().await? {
-            for at in [keys::released_links(&repo), keys::links(&repo)] {
+            for (released, at) in [(true, keys::released_links(&repo)), (false, keys::links(&repo))]
+            {
                 for (name, _) in r.store.children(&at).await?.documents {
-                    if let Some(d) = Digest::from_dashed(&name) {
-                        all.insert(d, repo.clone());
+                    let Some(d) = Digest::from_dashed(&name) else { continue };
+                    let key = (repo.clone(), d);
+                    if !released || !self.gone.contains(&key) {
+                        all.insert(key.1, key.0);
                     }
                 }
             }

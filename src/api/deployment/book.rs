@@ -245,6 +245,10 @@ impl Book {
             return Some(Who::Token(t.name.clone(), t.role));
         }
         let who = self.key.who_passes(token, Time::now())?;
+        // What `/auth/token` gives to those who show nothing.
+        if who == "anonymous" {
+            return Some(Who::Anonymous);
+        }
         match who.split_once(':')? {
             ("user", name) => {
                 read(&self.people).contains_key(name).then(|| Who::Person(name.to_owned()))
