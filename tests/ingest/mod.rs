@@ -1,6 +1,8 @@
 //! A registry made of directories, a store made of memory, and a base image
 //! made of busybox: what the pipeline is handed in these tests.
 
+#![allow(dead_code, reason = "each test binary uses some of these")]
+
 use async_trait::async_trait;
 use provision::ingest::layout::{self, ImageConfig};
 use provision::ingest::{Keep, Pipeline, PipelineSettings, Request, Run, RunState, Shelf, Source};
