@@ -139,7 +139,7 @@ impl Registry {
                 let Some(bytes) = self.store.read(&key, LARGEST).await? else { continue };
                 let digest = Digest::from_dashed(&name);
                 if folder == keys::manifests(repo) {
-                    if !digest.is_some_and(|d| Digest::with(d.algorithm(), &bytes) == d) {
+                    if digest.is_none_or(|d| Digest::with(d.algorithm(), &bytes) != d) {
                         report.lacking.push(format!("{repo}: the manifest {name} is rotten"));
                         continue;
                     }
