@@ -138,8 +138,14 @@ enum Verb {
     /// Free what nothing in the container registry names
     Gc(upkeep::GcArgs),
     /// Read the whole container registry and name what is rotten or missing
+    #[command(
+        after_help = "Examples:\n  provision verify-store\n  provision --output json verify-store\n\nExit code 1 when anything is not as it must be."
+    )]
     VerifyStore,
     /// How the deployment server is backed up
+    #[command(
+        after_help = "Examples, on the deployment host, as root:\n  deployment-server backup DIR\n  deployment-server restore DIR"
+    )]
     Backup,
     /// A virtual rack on this host
     Lab(lab::LabArgs),

@@ -43,9 +43,8 @@ pub(super) async fn gc(s: &Session, a: GcArgs) -> Result<(), Fail> {
     if r.more > 0 {
         s.out.say(format!("and {} more", r.more))?;
     }
-    let (freed, aside) =
-        if r.dry_run { ("would be freed", "set aside") } else { ("freed", "set aside") };
-    s.out.say(format!("{} {freed}, {} {aside}", bytes(r.freed), bytes(r.set_aside)))
+    let would = if r.dry_run { "would be " } else { "" };
+    s.out.say(format!("{} {would}freed, {} {would}set aside", bytes(r.freed), bytes(r.set_aside)))
 }
 
 pub(super) async fn verify(s: &Session) -> Result<(), Fail> {
