@@ -14,6 +14,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Repository, subject, artifact type, content.
+pub type Attached = (String, String, String, Vec<u8>);
+
 /// Our registry's name, as Dockerfiles write it.
 pub const HOST: &str = "reg.test:5000";
 
@@ -22,7 +25,7 @@ pub const HOST: &str = "reg.test:5000";
 pub struct Directories {
     at: PathBuf,
     images: Mutex<BTreeMap<String, Digest>>,
-    pub referrers: Mutex<Vec<(String, String, String, Vec<u8>)>>,
+    pub referrers: Mutex<Vec<Attached>>,
 }
 
 impl Directories {
