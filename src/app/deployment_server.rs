@@ -105,6 +105,8 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
     let registry = Arc::new(Registry::open(settings).await?);
     let dir = std::path::absolute(config.state_dir.join("ingest"))?;
     let mut settings = PipelineSettings::new(dir);
+    // Beside the other keys, where a backup takes it along.
+    settings.signing_key = config.state_dir.join("attestation.key");
     settings.registry_hosts =
         names(config).iter().map(|n| format!("{n}:{}", config.listen.port())).collect();
     settings.at_once = config.ingest_at_once as usize;
