@@ -192,10 +192,10 @@ fn fits(tokens: &[Token], path: &str) -> bool {
                     }
                     next_inside[i] = true;
                 }
-                Token::Class(not, ranges) if c != '/' => {
-                    if ranges.iter().any(|(a, b)| (*a..=*b).contains(&c)) != *not {
-                        next[i + 1] = true;
-                    }
+                Token::Class(not, ranges)
+                    if c != '/' && ranges.iter().any(|(a, b)| (*a..=*b).contains(&c)) != *not =>
+                {
+                    next[i + 1] = true;
                 }
                 _ => {}
             }
