@@ -50,6 +50,7 @@ const NARROW: &[(&str, &[&str])] = &[
     ("dhcp", &["model"]),
     ("tftp", &[]),
     ("registry", &["model"]),
+    ("ingest", &["model", "image", "tls"]),
     ("agent", &["model", "image", "tls"]),
     ("power", &["model"]),
     ("profile", &["model"]),

@@ -28,10 +28,11 @@ async fn a_debian_is_made_twice_the_same_and_can_be_built_on() {
         digests.push(made.image_digest.unwrap());
     }
     assert_eq!(digests[0], digests[1]);
-    let wish = b.wish(
-        "on-debian",
-        "FROM debian:12\nRUN dpkg -s apt > /apt && test ! -e /etc/hostname.host\n",
-    );
+    for of_the_host in ["./etc/hostname", "./etc/resolv.conf"] {
+        assert_eq!(b.shelf.file(&digests[0], of_the_host), None, "{of_the_host}");
+    }
+    assert!(b.shelf.file(&digests[0], "./etc/debian_version").unwrap().starts_with("12."));
+    let wish = b.wish("on-debian", "FROM debian:12\nRUN dpkg -s apt > /apt\n");
     let done = b.built(wish).await;
     let said = b.shelf.file(&done.image_digest.unwrap(), "apt").unwrap();
     assert!(said.contains("Status: install ok installed"), "{said}");

@@ -56,15 +56,22 @@ impl Work {
     pub async fn go(&self, run: &mut Run) -> Result<(), Reason> {
         let dir = self.shop.settings.dir.join("runs").join(run.id.as_str());
         fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-        let _own = super::settings::OwnDir(dir.clone());
+        let own = super::settings::OwnDir(dir.clone());
+        let done = self.steps(run, &dir).await;
+        // Many files: not on a thread that others wait for.
+        let _ = tokio::task::spawn_blocking(move || drop(own)).await;
+        done
+    }
+
+    async fn steps(&self, run: &mut Run, dir: &Path) -> Result<(), Reason> {
         let out = dir.join("out");
         match &self.task {
-            Task::Build(source) => self.build(run, source, &dir, &out).await?,
+            Task::Build(source) => self.build(run, source, dir, &out).await?,
             Task::Debian(release) => {
                 self.says(run, "makes the root file system");
                 run.builder = Some(debian::identity());
                 let (release, settings) = (*release, self.shop.settings.clone());
-                let (work, out) = (dir.clone(), out.clone());
+                let (work, out) = (dir.to_owned(), out.clone());
                 let digest = self
                     .blocking(Vec::new(), move |t| {
                         let cache = settings.dir.join("cache");

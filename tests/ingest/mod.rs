@@ -14,18 +14,18 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Repository, subject, artifact type, content.
-pub type Attached = (String, String, String, Vec<u8>);
-
 /// Our registry's name, as Dockerfiles write it.
 pub const HOST: &str = "reg.test:5000";
+
+/// Repository, subject, type, content.
+type Referrer = (String, String, String, Vec<u8>);
 
 /// Images as OCI layouts, by reference.
 #[derive(Default)]
 pub struct Directories {
     at: PathBuf,
     images: Mutex<BTreeMap<String, Digest>>,
-    pub referrers: Mutex<Vec<Attached>>,
+    pub referrers: Mutex<Vec<Referrer>>,
 }
 
 impl Directories {
@@ -102,9 +102,7 @@ impl Shelf for Directories {
         artifact_type: &str,
     ) -> Result<Vec<Vec<u8>>, String> {
         let all = self.referrers.lock().unwrap();
-        let fits = |e: &&(String, String, String, Vec<u8>)| {
-            e.0 == repository && e.1 == subject && e.2 == artifact_type
-        };
+        let fits = |e: &&Referrer| e.0 == repository && e.1 == subject && e.2 == artifact_type;
         Ok(all.iter().filter(fits).map(|e| e.3.clone()).collect())
     }
 }
@@ -137,8 +135,7 @@ pub struct Bench {
     pub pipeline: Arc<Pipeline>,
 }
 
-/// A pipeline with a busybox as `base/busybox:1`; `None` where nothing can be
-/// built, which is said.
+/// A pipeline with a busybox as `base/busybox:1`.
 pub async fn bench(change: impl FnOnce(&mut PipelineSettings)) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let shelf = Arc::new(Directories { at: dir.path().join("registry"), ..Default::default() });

@@ -28,7 +28,8 @@ impl Docker {
     /// Looks for the command and an engine that answers.
     pub fn find(host: Option<&str>) -> Result<Self, String> {
         let mut docker = Self { version: String::new(), host: host.map(str::to_owned) };
-        let mut ask = docker.command(&["version".into(), "--format={{.Server.Version}}".into()]);
+        let mut ask =
+            docker.command("20", &["version".into(), "--format={{.Server.Version}}".into()]);
         let found = identity_of("docker", &mut ask)
             .ok_or("no docker engine answers here (docker version fails)")?;
         import::identity()?;
@@ -36,9 +37,12 @@ impl Docker {
         Ok(docker)
     }
 
-    fn command(&self, arguments: &[OsString]) -> Command {
-        let mut command = Command::new("docker");
+    fn command(&self, within: &str, arguments: &[OsString]) -> Command {
+        // Longer than any build: the run's own deadline comes first. For the
+        // calls beside it this is what keeps them from waiting for ever.
+        let mut command = Command::new("timeout");
         clean_environment(&mut command);
+        command.args([within, "docker"]);
         if let Some(host) = &self.host {
             command.args(["--host", host]);
         }
@@ -56,14 +60,15 @@ impl Docker {
             let file = job.work.join("base.tar");
             let to = format!("docker-archive:{}:{}", file.display(), base_name(digest));
             import::copy(&format!("oci:{}", layout.display()), &to, progress)?;
-            let load = self.command(&["load".into(), "--input".into(), file.clone().into()]);
+            let load =
+                self.command("3600", &["load".into(), "--input".into(), file.clone().into()]);
             child::run("docker load", load, progress)?;
             std::fs::remove_file(&file).map_err(crate::ingest::context::ContextError::io(&file))?;
         }
-        child::run("docker build", self.command(&build_arguments(job, result)), progress)?;
+        child::run("docker build", self.command("86400", &build_arguments(job, result)), progress)?;
         let file = job.work.join("result.tar");
         let save = ["save".into(), "--output".into(), file.clone().into_os_string(), result.into()];
-        child::run("docker save", self.command(&save), progress)?;
+        child::run("docker save", self.command("3600", &save), progress)?;
         let from = format!("docker-archive:{}", file.display());
         import::copy(&from, &format!("oci:{}", job.out.display()), progress)?;
         Ok(())
@@ -104,8 +109,9 @@ impl Builder for Docker {
         let done = self.steps(job, &result, progress);
         // Whatever happened, the engine keeps nothing of it. Bases stay: their
         // names are their contents, and the next build needs them again.
-        let _ =
-            self.command(&["image".into(), "rm".into(), "--force".into(), result.into()]).output();
+        let _ = self
+            .command("60", &["image".into(), "rm".into(), "--force".into(), result.into()])
+            .output();
         done
     }
 }

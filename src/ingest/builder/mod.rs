@@ -103,6 +103,9 @@ pub fn find(settings: &PipelineSettings, dir: &Path) -> Result<Arc<dyn Builder>,
 }
 
 /// Name and version from what `--version` prints; `None` if it does not run.
+///
+/// `command` should end by itself: those that ask a daemon go through
+/// `timeout`.
 pub(super) fn identity_of(name: &str, command: &mut Command) -> Option<BuilderIdentity> {
     let out = command.stdin(std::process::Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&out.stdout);
@@ -121,16 +124,18 @@ pub(super) enum Sandbox {
 }
 
 /// `script` with `sh -eu` in namespaces of its own, which end with it: mounts,
-/// processes, messages, host name, and network if that is not allowed.
+/// processes, messages, host name, and network if that is not allowed; with
+/// none of the host's disks and other devices.
 pub(super) fn sandboxed(script: &str, arguments: &[&OsStr], sandbox: Sandbox) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]);
     command.args(["--mount-proc", "--ipc", "--uts"]);
-    let mut whole = script.to_owned();
+    let prelude = include_str!("../scripts/sandbox.sh");
+    let mut whole = format!("{prelude}{script}");
     if sandbox == Sandbox::NoNetwork {
         command.arg("--net");
         // Programs that talk to themselves still can.
-        whole = format!("ip link set lo up 2>/dev/null || :\n{script}");
+        whole = format!("ip link set lo up 2>/dev/null || :\n{whole}");
     }
     command.args(["sh", "-euc", &whole, "provision"]).args(arguments);
     clean_environment(&mut command);

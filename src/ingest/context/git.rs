@@ -191,10 +191,10 @@ pub fn fetch(
 pub fn head(folder: &Path) -> Result<Option<Commit>, ContextError> {
     let Ok(meta) = std::fs::symlink_metadata(folder.join(".git")) else { return Ok(None) };
     let git = |arguments: &[&str]| -> Result<Option<String>, ContextError> {
-        let mut command = Command::new("git");
+        let mut command = Command::new("timeout");
         clean_environment(&mut command);
         command
-            .arg("-C")
+            .args(["60", "git", "-C"])
             .arg(folder)
             .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"])
             .arg("--no-optional-locks")

@@ -105,18 +105,18 @@ impl Budget {
         Ok(())
     }
 
-    /// Copies at most what is left.
+    /// Copies at most what is left; returns how much there was.
     pub fn copy(
         &mut self,
         from: impl Read,
         to: &mut fs::File,
         at: &Path,
-    ) -> Result<(), ContextError> {
+    ) -> Result<u64, ContextError> {
         let mut some = from.take(self.bytes.saturating_add(1));
         let n = io::copy(&mut some, to).map_err(ContextError::io(at))?;
         let over = ContextError::TooMuch { limit: self.limits.bytes, unit: "bytes" };
         self.bytes = self.bytes.checked_sub(n).ok_or(over)?;
-        Ok(())
+        Ok(n)
     }
 }
 

@@ -74,7 +74,13 @@ pub fn unpack(from: impl Read, to: &Path, limits: Limits) -> Result<(), ContextE
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 let mut out = fs::File::create_new(&target).map_err(io)?;
-                budget.copy(&mut entry, &mut out, &inner)?;
+                let wanted = entry.size();
+                if budget.copy(&mut entry, &mut out, &inner)? != wanted {
+                    return Err(ContextError::refused(
+                        &inner,
+                        "is cut off: send the archive again",
+                    ));
+                }
                 out.set_permissions(PermissionsExt::from_mode(mode)).map_err(io)?;
             }
             EntryType::Symlink => {
@@ -234,6 +240,14 @@ mod tests {
             assert!(said.contains(want), "{entries:?}: {said}");
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "{entries:?}");
         }
+    }
+
+    #[test]
+    fn an_archive_that_is_cut_off_is_refused() {
+        let tar = tar_of(&[(FILE, "a", &"x".repeat(5000))]);
+        let (_dir, done) = go(&tar[..2000], Limits::default());
+        let said = done.unwrap_err().to_string();
+        assert!(said.contains("cut off") || said.contains("EOF"), "{said}");
     }
 
     #[test]
