@@ -58,7 +58,7 @@ unit: build
 
 e2e: build image
 	@echo "== real boots"
-	for t in e2e e2e_deployment; do
+	for t in e2e e2e_deployment e2e_demo; do
 	  cargo test $(FAST) --test $$t -- --test-threads=1 --nocapture; done
 
 demo: deps build

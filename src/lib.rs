@@ -12,6 +12,7 @@
 //!    [`tftp`]: one protocol each. [`agent`]: what runs on the node.
 //!    [`registry`]: an OCI registry, to be mounted by a server. [`ingest`]:
 //!    from a folder or git repository to a built, signed image in it.
+//!    [`metrics`]: how well all of it is delivered, from the event log.
 //! 6. [`api`], [`cli`], [`client`]: how people and programs ask. [`lab`]: the
 //!    virtual rack.
 //! 7. [`app`]: the daemons, put together.
@@ -28,6 +29,7 @@ pub mod image;
 pub mod ingest;
 pub mod lab;
 pub mod lifecycle;
+pub mod metrics;
 pub mod model;
 pub mod netboot;
 pub mod power;

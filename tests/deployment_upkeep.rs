@@ -146,6 +146,35 @@ async fn promotion_is_by_digest_with_attestations_and_by_right() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rule_may_ask_for_a_passed_check_and_the_latest_word_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules =
+        "gc_hours = 0\n[[registry.rules]]\nprefix = \"prod/\"\nrequire = [\"check:smoke\"]\n";
+    let s = Server::started(dir.path(), rules);
+    let digest = s.image("staging/app", "1", b"one").await;
+    let promote = ["promote", "staging/app:1", "--to", "prod/app:1"];
+    s.cli(&promote).fails(2, "asks for the check smoke, of which nothing is known");
+    s.cli(&["check", "staging/app:1", "load", "--passed"]).ok();
+    s.cli(&promote).fails(2, "asks for the check smoke");
+    s.cli(&["check", "staging/app:1", "smoke", "--", "false"]).fails(1, "smoke failed");
+    s.cli(&promote).fails(2, "false: exit status: 1");
+    s.cli(&["check", "staging/app:1", "smoke", "--", "true"]).ok();
+    assert_eq!(s.json(&promote)["digest"], digest.to_string());
+    // What was said is signed, went along, and can be read there.
+    let all = s.json(&["verify", "prod/app:1"]);
+    let results = all["statements"].as_array().unwrap();
+    let passed: Vec<_> =
+        results.iter().filter(|r| r["check"] == "smoke").map(|r| &r["passed"]).collect();
+    assert_eq!((results.len(), passed.len()), (3, 2), "{all}");
+    assert!(passed.contains(&&json!(true)) && passed.contains(&&json!(false)));
+    let events = s.events("image.check");
+    assert_eq!(events.iter().filter(|e| e["outcome"] == "failed").count(), 1);
+    s.cli(&["check", "staging/app:1", "Bad Name", "--passed"]).fails(2, "lower-case");
+    s.cli(&["check", "staging/app:9", "smoke", "--passed"]).fails(2, "is not here");
+    s.cli(&["check", "staging/app:1", "smoke"]).fails(2, "--passed, --failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_index_moves_with_its_children_and_what_attests_each_of_them() {
     let dir = tempfile::tempdir().unwrap();
     let s = Server::started(dir.path(), QUIET);

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -71,7 +72,70 @@ fn record(rack: &Rack) -> Value {
     serde_json::from_slice(&out.stdout).unwrap()
 }
 
-/// M33 M34 M35 M51.
+/// Asks until `good`, or gives up.
+fn until<T>(what: &str, seconds: u64, mut ask: impl FnMut() -> T, good: impl Fn(&T) -> bool) -> T {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        let got = ask();
+        if good(&got) {
+            return got;
+        }
+        assert!(Instant::now() < end, "{what}: not within {seconds} s");
+        // Not synchronisation: the pace of asking.
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn has(record: &Value, action: &str, outcome: &str, container: &str) -> bool {
+    record.as_array().unwrap().iter().any(|e| {
+        e["action"] == action && e["outcome"] == outcome && e["detail"]["container"] == container
+    })
+}
+
+/// M44 M45 M46: a service on the node, one that fails, a node that dies.
+fn what_runs_is_in_the_record(rack: &Rack, image: &str, digest: &Digest) {
+    let provision = |args: &[&str]| -> Value {
+        let out = Command::new(env!("CARGO_BIN_EXE_provision"))
+            .args(["--server", &rack.lab.server_url()])
+            .args(["--deployment", &rack.lab.deployment_url(), "--output", "json"])
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{args:?}: {}", text(&out));
+        serde_json::from_slice(&out.stdout).unwrap()
+    };
+    let running = |name: &str| {
+        let node = provision(&["nodes", "show", "node01"]);
+        let all = node["running"].as_array().unwrap().clone();
+        all.into_iter().find(|c| c["name"] == name)
+    };
+    let restarts = "docker run -d --restart=always --name web";
+    rack.ssh("node01", &format!("{restarts} {image} /bin/busybox sleep 100000"));
+    let told = until("the node tells what runs", 60, || running("web"), Option::is_some);
+    assert_eq!(told.unwrap()["digest"], digest.to_string());
+
+    rack.ssh_output("node01", &format!("docker run --name bad {image} /bin/busybox false"));
+    let failed = |r: &Value| has(r, "container.exit", "failed", "bad");
+    until("a failure is told", 60, || record(rack), failed);
+
+    // Its power is cut: nothing is said any more.
+    rack.ok(&["power", "node01", "off"]);
+    let lost = |r: &Value| r.as_array().unwrap().iter().any(|e| e["action"] == "node.lost");
+    until("silence is noticed", 120, || record(rack), lost);
+    rack.ok(&["power", "node01", "on"]);
+    let back =
+        |r: &Value| has(r, "container.start", "ok", "web") && r.to_string().contains("node.back");
+    until("it is back, and runs what it ran", 240, || record(rack), back);
+
+    let all = provision(&["metrics", "--since", "1h"]);
+    let hello = &all["software"][0];
+    assert_eq!((&hello["name"], &hello["deployments"]), (&json!("apps/hello"), &json!(1)), "{all}");
+    assert_eq!(hello["failed_deployments"], 1, "{all}");
+    let docker = &all["profiles"][0];
+    assert_eq!((&docker["profile"], &docker["deployments"]), (&json!("docker"), &json!(1)));
+}
+
+/// M33 M34 M35 M44 M45 M46 M51.
 #[test]
 fn a_node_runs_what_only_known_clients_can_pull_and_a_retired_one_is_refused() {
     let rack = Rack::with_deployment("e2edep", &[Bios]);
@@ -109,6 +173,7 @@ fn a_node_runs_what_only_known_clients_can_pull_and_a_retired_one_is_refused() {
 
     rack.must_deploy(&rack.install("node01", "docker"));
     let (before, _) = rack.lab.second_bytes().unwrap();
+    let build_before = rack.lab.build_server_bytes().unwrap();
     let said = rack.ssh("node01", &format!("docker run --rm {image}"));
     assert_eq!(said.trim(), "hello from the registry");
     let (after, _) = rack.lab.second_bytes().unwrap();
@@ -117,6 +182,10 @@ fn a_node_runs_what_only_known_clients_can_pull_and_a_retired_one_is_refused() {
         "the layer crossed the second host's link: {}",
         after - before
     );
+    let build_after = rack.lab.build_server_bytes().unwrap();
+    let crossed = build_after.0 + build_after.1 - build_before.0 - build_before.1;
+    assert!(crossed < 1 << 20, "the layer did not cross the build server's: {crossed}");
+    what_runs_is_in_the_record(&rack, &image, &digest);
     let ids = rack.ssh("node01", "docker image ls --no-trunc --digests --format '{{.Digest}}'");
     assert!(ids.contains(&digest.to_string()), "{ids}");
     let modes = rack.ssh("node01", "sudo stat -c '%a %n' /etc/docker/certs.d/*/client.key");
@@ -137,18 +206,13 @@ fn a_node_runs_what_only_known_clients_can_pull_and_a_retired_one_is_refused() {
     assert!(text(&out).contains("node:node01 may not push to apps/hello"), "{}", text(&out));
 
     rack.ok(&["nodes", "set", "node01", "--retire"]);
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
     let revoked = |r: &Value| {
         r.as_array()
             .unwrap()
             .iter()
             .any(|e| e["action"] == "certificate.revoke" && e["node"] == "node01")
     };
-    while !revoked(&record(&rack)) {
-        assert!(std::time::Instant::now() < end, "the deployment server was not told");
-        // Not synchronisation: the pace of asking.
-        std::thread::sleep(std::time::Duration::from_millis(200));
-    }
+    until("the deployment server is told", 30, || record(&rack), revoked);
     let out = rack.ssh_output("node01", &format!("docker pull {image}"));
     assert!(!out.status.success(), "a retired node is refused");
 

@@ -6,7 +6,7 @@
 //! profile, installs the boot loader, restarts. On the installed system
 //! ([`node`]): tells the server that it runs, runs the profile's `verify.sh`,
 //! and is done for good; where there is a registry, [`registry`] renews the
-//! node's certificate.
+//! node's certificate and [`workload`] tells what runs in the [`engine`].
 //!
 //! Two rules hold everywhere. Nothing on a disk is touched before the plan has
 //! come and exactly one disk fits it. And whatever happens is told: to the
@@ -23,6 +23,7 @@ pub mod bootorder;
 pub mod chroot;
 pub mod cmdline;
 pub mod disk;
+pub mod engine;
 pub mod facts;
 pub mod filesystem;
 pub mod identity;
@@ -40,6 +41,7 @@ pub mod restart;
 pub mod server;
 pub mod stream;
 pub mod target;
+pub mod workload;
 
 use crate::model::Phase;
 
@@ -88,13 +90,14 @@ pub fn main() -> std::process::ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("node") => node::run(),
         Some("renew") => registry::renew(std::env::args().any(|a| a == "--now")),
+        Some("watch") => workload::run(),
         Some("--version") => {
             println!("provision-agent {}", env!("CARGO_PKG_VERSION"));
             std::process::ExitCode::SUCCESS
         }
         _ => {
             eprintln!(
-                "usage: provision-agent node | renew [--now], or as /init of the installer's ramdisk"
+                "usage: provision-agent node | renew [--now] | watch, or as /init of the installer's ramdisk"
             );
             std::process::ExitCode::from(2)
         }

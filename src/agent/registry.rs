@@ -5,11 +5,12 @@
 use super::journal::say;
 use super::server::{PATIENCE, Server};
 use super::target::{Kind, Target};
-use super::{AgentError, InPhase};
+use super::{AgentError, InPhase, workload};
 use crate::model::Phase;
 use crate::model::Time;
 use crate::model::plan::{CertificateRequest, RegistryPlan, SignedCertificate};
 use crate::tls::{ca, write_private};
+use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -65,12 +66,18 @@ pub fn enrol(
         target.write(&path, mode, Kind::Identity, text).in_phase(phase, &path)?;
     }
     let units = "/etc/systemd/system";
-    for (name, text) in [("timer", TIMER), ("service", SERVICE)] {
-        let path = format!("{units}/provision-certificate.{name}");
+    for (name, text, wanted) in [
+        ("provision-certificate.timer", TIMER, Some("timers")),
+        ("provision-certificate.service", SERVICE, None),
+        ("provision-workload.service", workload::UNIT, Some("multi-user")),
+    ] {
+        let path = format!("{units}/{name}");
         target.write(&path, 0o644, Kind::Common, text).in_phase(phase, &path)?;
+        if let Some(by) = wanted {
+            let link = format!("{units}/{by}.target.wants/{name}");
+            target.link(&link, &path).in_phase(phase, &link)?;
+        }
     }
-    let link = format!("{units}/timers.target.wants/provision-certificate.timer");
-    target.link(&link, &format!("{units}/provision-certificate.timer")).in_phase(phase, &link)?;
     say(format_args!("certificate for {} until {}", registry.host, signed.expires));
     Ok(())
 }
@@ -78,12 +85,8 @@ pub fn enrol(
 /// `provision-agent renew [--now]` on the installed node: renews what is in
 /// the last third of its life.
 pub fn renew(now: bool) -> ExitCode {
-    let Ok(entries) = fs::read_dir(CERTS) else { return ExitCode::SUCCESS };
     let mut code = ExitCode::SUCCESS;
-    for dir in entries.filter_map(Result::ok).map(|e| e.path()) {
-        if !dir.join("client.key").exists() {
-            continue;
-        }
+    for dir in registries() {
         match renew_in(&dir, now) {
             Ok(text) => println!("{}: {text}", dir.display()),
             Err(why) => {
@@ -100,14 +103,18 @@ fn renew_in(dir: &Path, now: bool) -> Result<String, String> {
         let path = dir.join(name);
         fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))
     };
-    let (cert, key, authority) = (read("client.cert")?, read("client.key")?, read("ca.crt")?);
+    let cert = read("client.cert")?;
     let (from, to) = ca::validity(&cert).ok_or("client.cert is no certificate")?;
     if !now && !is_due(from, to, Time::now()) {
         return Ok(format!("good until {to}"));
     }
-    let host = dir.file_name().and_then(|n| n.to_str()).ok_or("no host in the path")?;
     let (new_key, csr) = ca::request("node").map_err(|e| e.to_string())?;
-    let signed = ask(host, &cert, &key, &authority, csr)?;
+    let registry = Registry::open(dir).map_err(|e| e.to_string())?;
+    let answer = registry
+        .post("/v1/certificates/renew", &CertificateRequest { csr })
+        .map_err(|e| e.to_string())?;
+    let signed: SignedCertificate =
+        serde_json::from_str(&answer).map_err(|e| format!("{}: {e}", dir.display()))?;
     put_pair(dir, &signed.certificate, &new_key)?;
     Ok(format!("renewed until {}", signed.expires))
 }
@@ -130,43 +137,83 @@ fn put_pair(dir: &Path, cert: &str, key: &str) -> Result<(), String> {
     fs::File::open(dir).and_then(|d| d.sync_all()).map_err(|e| e.to_string())
 }
 
-fn ask(
-    host: &str,
-    cert: &str,
-    key: &str,
-    authority: &str,
-    csr: String,
-) -> Result<SignedCertificate, String> {
-    let text = |e: ureq::Error| e.to_string();
-    let chain = vec![Certificate::from_pem(cert.as_bytes()).map_err(text)?.to_owned()];
-    let key = PrivateKey::from_pem(key.as_bytes()).map_err(text)?;
-    let roots = Certificate::from_pem(authority.as_bytes()).map_err(text)?.to_owned();
-    let tls = TlsConfig::builder()
-        .client_cert(Some(ClientCert::new_with_certs(&chain, key)))
-        .root_certs(RootCerts::from(vec![roots]))
-        .unversioned_rustls_crypto_provider(crate::tls::provider())
-        .build();
-    let http = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .proxy(None)
-        .max_redirects(0)
-        .timeout_global(Some(Duration::from_secs(60)))
-        .tls_config(tls)
-        .build()
-        .new_agent();
-    let mut answer = http
-        .post(format!("https://{host}/v1/certificates/renew"))
-        .send_json(CertificateRequest { csr })
-        .map_err(text)?;
-    let status = answer.status();
-    let body = answer.body_mut().with_config().limit(1 << 20).read_to_string().map_err(text)?;
-    if !status.is_success() {
-        return Err(format!(
-            "{host} answered {status}: {}",
-            body.chars().take(300).collect::<String>()
-        ));
+/// Directories with a registry's certificates, as the engine has them.
+pub fn registries() -> Vec<PathBuf> {
+    let entries = fs::read_dir(CERTS).into_iter().flatten().filter_map(Result::ok);
+    entries.map(|e| e.path()).filter(|d| d.join("client.key").exists()).collect()
+}
+
+/// Why the registry's server did not do what was asked.
+#[derive(Debug)]
+pub struct Refused {
+    /// What it answered, if it did.
+    pub status: Option<u16>,
+    why: String,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.why)
     }
-    serde_json::from_str(&body).map_err(|e| format!("{host}: {e}"))
+}
+
+/// A registry's server, to which this node shows its certificate.
+pub struct Registry {
+    host: String,
+    http: ureq::Agent,
+}
+
+impl Registry {
+    /// With the certificates in `dir`, which is named by host and port.
+    ///
+    /// # Errors
+    /// Files that are not there or not what they should be.
+    pub fn open(dir: &Path) -> Result<Self, Refused> {
+        let text = |e: &dyn std::fmt::Display| Refused { status: None, why: e.to_string() };
+        let read = |name: &str| {
+            let path = dir.join(name);
+            fs::read(&path).map_err(|e| text(&format_args!("{}: {e}", path.display())))
+        };
+        let host = dir.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+        let chain = Certificate::from_pem(&read("client.cert")?).map_err(|e| text(&e))?.to_owned();
+        let key = PrivateKey::from_pem(&read("client.key")?).map_err(|e| text(&e))?;
+        let roots = Certificate::from_pem(&read("ca.crt")?).map_err(|e| text(&e))?.to_owned();
+        let tls = TlsConfig::builder()
+            .client_cert(Some(ClientCert::new_with_certs(&[chain], key)))
+            .root_certs(RootCerts::from(vec![roots]))
+            .unversioned_rustls_crypto_provider(crate::tls::provider())
+            .build();
+        let http = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .max_redirects(0)
+            .timeout_global(Some(Duration::from_secs(60)))
+            .tls_config(tls)
+            .build()
+            .new_agent();
+        Ok(Self { host, http })
+    }
+
+    /// `POST path` with a JSON body; the answer's text.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub fn post(&self, path: &str, body: &impl Serialize) -> Result<String, Refused> {
+        let host = &self.host;
+        let failed =
+            |e: ureq::Error| Refused { status: None, why: format!("https://{host}{path}: {e}") };
+        let mut answer =
+            self.http.post(format!("https://{host}{path}")).send_json(body).map_err(failed)?;
+        let status = answer.status();
+        let text =
+            answer.body_mut().with_config().limit(1 << 20).read_to_string().map_err(failed)?;
+        if !status.is_success() {
+            let first: String = text.chars().take(300).collect();
+            let why = format!("{host} answered {status}: {first}");
+            return Err(Refused { status: Some(status.as_u16()), why });
+        }
+        Ok(text)
+    }
 }
 
 #[cfg(test)]

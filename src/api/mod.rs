@@ -12,6 +12,7 @@
 pub mod builds;
 pub mod caller;
 pub mod clerk;
+pub mod delivery;
 pub mod deployment;
 pub mod events;
 mod filter;
@@ -184,6 +185,7 @@ pub fn router(ctx: Arc<Ctx>) -> Router {
         .route("/v1/builds/{id}/files", get(builds::files))
         .route("/v1/tokens", get(tokens::list::<Ctx>).post(tokens::add::<Ctx>))
         .route("/v1/tokens/{name}", axum::routing::delete(tokens::revoke::<Ctx>))
+        .route("/v1/metrics/profiles", get(delivery::profiles::<Ctx>))
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

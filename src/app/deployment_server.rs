@@ -4,11 +4,12 @@ use super::shelf::{OwnShelf, Records};
 use super::{claim, daemon, listen, peer, tokens, upkeep};
 use crate::api::deployment::gate::Keeper;
 use crate::api::deployment::promote::{House, Judge};
+use crate::api::deployment::workload::Workloads;
 use crate::api::deployment::{self, Book, Desk};
 use crate::auth::MasterKey;
 use crate::auth::rights::Grant;
 use crate::config::deployment::Deployment;
-use crate::ingest::provenance::verify;
+use crate::ingest::provenance::read;
 use crate::ingest::{Pipeline, PipelineSettings};
 use crate::model::{NewEvent, Outcome, Time};
 use crate::registry::{self, Deed, Registry, Seen, Witness};
@@ -124,7 +125,8 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
         authority,
         certificate_life: config.certificate_life,
         registry: registry.clone(),
-        house: House { judge: judge(pipeline.verifying_key()), ..House::new(config.rules.clone()) },
+        workloads: Workloads::open(&*store).await?,
+        house: House::new(config.rules.clone(), judge(pipeline.verifying_key())),
     });
 
     let listener = listen::tcp(config.listen)?;
@@ -155,6 +157,8 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
         let (d, s) = (desk.clone(), stop.clone());
         tasks.spawn(async move { ("garbage collection", upkeep::collect(d, every, s).await) });
     }
+    let (d, s, after) = (desk.clone(), stop.clone(), config.node_lost);
+    tasks.spawn(async move { ("watch over nodes", upkeep::watch(d, after, s).await) });
     let recorder = tokio::spawn(record(book.clone(), seen));
 
     tracing::info!(listen = %config.listen, store = store.name(), storage = %config.storage.display(), "serving");
@@ -187,11 +191,11 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
     outcome
 }
 
-/// An attestation counts when our own key signed it for this very image.
+/// What is signed counts when our own key signed it for this very image.
 fn judge(key: VerifyingKey) -> Judge {
     Arc::new(move |envelope, digest| {
         let image = digest.to_string().parse().map_err(|e| format!("{digest}: {e}"))?;
-        verify(envelope, &key, &image).map(drop).map_err(|e| e.to_string())
+        read(envelope, &key, &image).map_err(|e| e.to_string())
     })
 }
 

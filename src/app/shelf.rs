@@ -107,6 +107,9 @@ fn event(run: &Run) -> Option<NewEvent> {
         .with("repository", &run.repository)
         .with("source", &run.source);
     let short = |s: &str| s.chars().filter(|c| !c.is_control()).take(200).collect::<String>();
+    if let Some(t) = run.committed {
+        e = e.with("committed", t);
+    }
     for (key, value) in [
         ("tag", Some(&run.tag).filter(|t| !t.is_empty())),
         ("commit", run.commit.as_ref()),

@@ -1,6 +1,7 @@
-//! What the deployment server does by the clock: collects garbage.
+//! What the deployment server does by the clock: collects garbage, and
+//! looks which nodes have fallen silent.
 
-use crate::api::deployment::{Desk, upkeep};
+use crate::api::deployment::{Desk, upkeep, workload};
 use crate::model::Time;
 use crate::registry::RegistryError;
 use crate::store::EventQuery;
@@ -11,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 /// After another process collected, or the storage failed.
 const AGAIN: Duration = Duration::from_secs(600);
+/// Between two looks at who is silent.
+const LOOK: Duration = Duration::from_secs(15);
 
 /// Collects garbage every `every`, counted from the last run in the record:
 /// a server that is often restarted collects all the same.
@@ -37,6 +40,22 @@ pub async fn collect(desk: Arc<Desk>, every: Duration, stop: CancellationToken) 
                 AGAIN.min(every)
             }
         };
+    }
+}
+
+/// Looks for nodes that were silent for longer than `after`.
+///
+/// # Errors
+/// None: what cannot be written down is tried again.
+pub async fn watch(desk: Arc<Desk>, after: Duration, stop: CancellationToken) -> Result<()> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(LOOK.min(after)) => {}
+        }
+        if let Err(e) = workload::sweep(&desk, after).await {
+            tracing::warn!(error = %e, "silent nodes are not written down yet");
+        }
     }
 }
 

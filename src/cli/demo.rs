@@ -3,9 +3,10 @@
 
 use super::lab::{self, UpArgs};
 use super::{Fail, Session};
+use crate::api::deployment::workload::ShownNode;
 use crate::ingest::Run;
 use crate::lab::{Lab, down};
-use crate::model::{Build, Name, Node, Operation};
+use crate::model::{Build, Container, Name, Node, Operation};
 use serde_json::Value;
 use std::process::{Command, Stdio};
 
@@ -17,6 +18,7 @@ CMD [\"/hello.sh\"]
 ";
 const HELLO: &str = "#!/bin/sh
 echo \"hello from $(. /etc/os-release; echo \"$PRETTY_NAME\"), $(cat /packages) packages, on $(uname -n)\"
+exec sleep infinity
 ";
 
 pub(super) async fn run(a: UpArgs) -> Result<(), Fail> {
@@ -117,30 +119,62 @@ async fn deploy(lab: &Lab, s: &Session, node: &Node) -> Result<(), Fail> {
     println!("$ provision ingest {} --name hello --tag 1", folder.display());
     super::ingest::run(s, super::ingest::IngestArgs::of(&folder, "hello", "1")).await?;
     let link = |e: crate::lab::LabError| Fail::Operation(e.to_string());
-    let before = lab.second_bytes().map_err(link)?.0;
+    let before = (lab.second_bytes().map_err(link)?.0, lab.build_server_bytes().map_err(link)?);
     let image = format!("{}/staging/hello:1", lab.registry());
-    let command = format!("docker run --rm --hostname {} {image}", node.spec.name);
-    println!("$ ssh ops@{} {command}", node.spec.name);
-    let out = ssh(lab, node, &command).output()?;
-    print!("{}", String::from_utf8_lossy(&out.stdout));
-    if !out.status.success() {
-        let why = String::from_utf8_lossy(&out.stderr).trim().to_owned();
-        return Err(Fail::Operation(format!("{image} does not run on {}: {why}", node.spec.name)));
-    }
-    let after = lab.second_bytes().map_err(link)?.0;
+    let run = format!(
+        "docker run --detach --quiet --restart unless-stopped --name hello --hostname {} {image}",
+        node.spec.name
+    );
+    on_node(lab, node, &run)?;
+    let after = (lab.second_bytes().map_err(link)?.0, lab.build_server_bytes().map_err(link)?);
+    on_node(lab, node, "docker logs hello")?;
+    println!("$ provision nodes show {}", node.spec.name);
+    let runs = running(s, node).await?;
+    println!("runs  {}, {}", runs.image, runs.digest);
     println!("$ provision verify staging/hello:1");
     super::ingest::verify(s, super::ingest::VerifyArgs::of("staging/hello:1")).await?;
-    let runs: super::watch::List<Run> = s.deployment.get("/v1/ingest").await?;
-    let took = runs
+    let made: super::watch::List<Run> = s.deployment.get("/v1/ingest").await?;
+    let took = made
         .items
         .iter()
         .find(|r| r.name == "hello")
         .and_then(|r| Some(r.ended?.duration_since(r.started?).as_secs_f64()));
+    let ((from, (rx, tx)), (to, (rx_then, tx_then))) = (before, after);
     println!(
-        "demo: staging/hello:1 built in {:.0} s and run on {}; {} crossed the deployment host's link",
+        "demo: staging/hello:1 built in {:.0} s and running on {}; {} crossed the deployment host's link, {} the build server's",
         took.unwrap_or_default(),
         node.spec.name,
-        super::output::bytes(after.saturating_sub(before)),
+        super::output::bytes(to.saturating_sub(from)),
+        super::output::bytes((rx_then + tx_then).saturating_sub(rx + tx)),
     );
     Ok(())
+}
+
+/// Runs `command` on the node and shows what it says.
+fn on_node(lab: &Lab, node: &Node, command: &str) -> Result<(), Fail> {
+    println!("$ ssh ops@{} {command}", node.spec.name);
+    let out = ssh(lab, node, command).output()?;
+    print!("{}", String::from_utf8_lossy(&out.stdout));
+    if out.status.success() {
+        return Ok(());
+    }
+    let why = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+    Err(Fail::Operation(format!("{command}: failed on {}: {why}", node.spec.name)))
+}
+
+/// What the node has told of its container; it tells within a second.
+async fn running(s: &Session, node: &Node) -> Result<Container, Fail> {
+    let path = format!("/v1/nodes/{}", node.spec.name);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        let told: ShownNode = s.deployment.get(&path).await?;
+        if let Some(c) = told.running.into_iter().find(|c| c.name == "hello") {
+            return Ok(c);
+        }
+        if std::time::Instant::now() > end {
+            let m = format!("{} has not told within 60 s that it runs hello", node.spec.name);
+            return Err(Fail::Operation(m));
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
 }

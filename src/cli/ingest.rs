@@ -4,7 +4,7 @@ use super::output::{Table, segment};
 use super::watch::List;
 use super::{Fail, Session};
 use crate::api::deployment::ingest::{Ask, Attestations, BaseRequest};
-use crate::ingest::provenance::{Summary, verify as verify_envelope};
+use crate::ingest::provenance::{Said, read as read_envelope};
 use crate::ingest::{Run, RunState};
 use crate::tls::signing::VerifyingKey;
 use serde::Serialize;
@@ -285,7 +285,7 @@ pub(super) async fn base(s: &Session, a: BaseArgs) -> Result<(), Fail> {
 #[derive(Serialize)]
 struct Verified {
     digest: String,
-    statements: Vec<Summary>,
+    statements: Vec<Said>,
 }
 
 pub(super) async fn verify(s: &Session, a: VerifyArgs) -> Result<(), Fail> {
@@ -323,7 +323,7 @@ pub(super) async fn verify(s: &Session, a: VerifyArgs) -> Result<(), Fail> {
     }
     let mut statements = Vec::new();
     for e in &envelopes {
-        let found = verify_envelope(e.as_bytes(), &key, &image);
+        let found = read_envelope(e.as_bytes(), &key, &image);
         statements.push(found.map_err(|e| Fail::Operation(format!("{digest}: {e}")))?);
     }
     let verified = Verified { digest, statements };

@@ -8,16 +8,19 @@ pub mod builds;
 pub mod carry;
 pub mod catalog;
 pub mod certificates;
+pub mod check;
 mod demo;
 pub mod images;
 pub mod ingest;
 pub mod install;
 pub mod lab;
 pub mod log;
+pub mod metrics;
 pub mod nodes;
 pub mod output;
 pub mod power;
 pub mod promote;
+mod shown;
 mod tarball;
 pub mod tokens;
 pub mod upkeep;
@@ -109,6 +112,8 @@ enum Verb {
     Preseed(builds::PreseedArgs),
     /// One timeline of a node's last install, and what it waits for
     Explain(builds::ExplainArgs),
+    /// Deployments, lead times, failures, recovery: by profile and by name
+    Metrics(metrics::MetricsArgs),
     /// Watch an operation that is under way
     Watch(watch::WatchArgs),
     /// Give up an operation; the machine is left as it is
@@ -131,6 +136,8 @@ enum Verb {
     Catalog(catalog::CatalogArgs),
     /// Move an image up from staging, by digest
     Promote(promote::PromoteArgs),
+    /// Record that an image passed or failed a check
+    Check(check::CheckArgs),
     /// Write an image and all it names to a file or directory
     Export(carry::ExportArgs),
     /// Take an image in from a file or directory
@@ -281,6 +288,7 @@ async fn act(cli: Cli) -> Result<(), Fail> {
         Verb::Users(a) => users::run(&s, a).await,
         Verb::Certificates(a) => certificates::run(&s, a).await,
         Verb::Catalog(a) => catalog::run(&s, a).await,
+        Verb::Check(a) => check::run(&s, a).await,
         Verb::Promote(a) => promote::run(&s, a).await,
         Verb::Export(a) => carry::export(&s, a).await,
         Verb::Import(a) => carry::import(&s, a).await,
@@ -293,6 +301,7 @@ async fn act(cli: Cli) -> Result<(), Fail> {
         Verb::Profiles => images::profiles(&s).await,
         Verb::Builds(a) => builds::run(&s, a).await,
         Verb::Log(a) => log::run(&s, a).await,
+        Verb::Metrics(a) => metrics::run(&s, a).await,
         Verb::Preseed(a) => builds::preseed(&s, a).await,
         Verb::Explain(a) => builds::explain(&s, a).await,
         Verb::Ingest(a) => ingest::run(&s, a).await,
@@ -313,6 +322,7 @@ fn of_deployment(verb: &Verb) -> bool {
         Verb::Users(_)
             | Verb::Certificates(_)
             | Verb::Catalog(_)
+            | Verb::Check(_)
             | Verb::Promote(_)
             | Verb::Export(_)
             | Verb::Import(_)

@@ -1,6 +1,6 @@
 //! `provision nodes`.
 
-use super::output::{Table, bytes, segment};
+use super::output::{Table, segment};
 use super::watch::List;
 use super::{Fail, Session};
 use crate::api::Discovered;
@@ -235,7 +235,7 @@ pub(super) async fn run(s: &Session, a: NodesArgs) -> Result<(), Fail> {
         }
         What::Show { node } => {
             let n: Node = s.client.get(&format!("/v1/nodes/{}", segment(&node))).await?;
-            s.out.show(&n, show)
+            super::shown::node(s, n).await
         }
         What::Discovered => {
             let l: List<Discovered> = s.client.get("/v1/discovered").await?;
@@ -349,64 +349,6 @@ fn table(nodes: &[Node]) -> Table {
             or_dash(&n.status.profile),
             n.status.reason.clone().unwrap_or_default(),
         ]);
-    }
-    t
-}
-
-fn show(n: &Node) -> Table {
-    let mut t = Table::plain();
-    let mut row = |k: &str, v: String| t.row(&[k.to_owned(), v]);
-    row("name", n.spec.name.to_string());
-    row("state", n.status.life.to_string());
-    if let Some(r) = &n.status.reason {
-        row("why", r.clone());
-    }
-    row("address", n.spec.address.to_string());
-    row("macs", n.spec.macs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
-    row("firmware", n.effective_firmware().to_string());
-    if let Some(b) = &n.spec.bmc {
-        let driver = format!("{:?}", b.driver).to_lowercase();
-        row("bmc", format!("{}:{} as {} by {driver}", b.address, b.port, b.user));
-    }
-    if n.spec.disk.is_empty() {
-        row("disk hint", "none: the node must have one disk".into());
-    } else {
-        row("disk hint", serde_json::to_string(&n.spec.disk).unwrap_or_default());
-    }
-    if n.spec.spare {
-        row("spare", "yes".into());
-    }
-    for (k, v) in &n.spec.labels {
-        row("label", format!("{k}={v}"));
-    }
-    if let (Some(i), Some(p)) = (&n.status.image, &n.status.profile) {
-        row("installed", format!("{i} with {p}"));
-    }
-    if let Some(b) = &n.status.build {
-        row("build", b.to_string());
-    }
-    if let Some(f) = &n.status.facts {
-        row("hardware", format!("{} serial {}", f.hardware, f.serial));
-        row("cpu", format!("{} x {}", f.cpus, f.cpu));
-        row("memory", bytes(f.memory));
-        for d in &f.disks {
-            row("disk", format!("{} {} {} serial {}", d.name, bytes(d.bytes), d.model, d.serial));
-        }
-        for c in &f.nics {
-            row(
-                "card",
-                format!(
-                    "{} {} {} {}",
-                    c.name,
-                    c.mac,
-                    c.driver,
-                    if c.link { "link" } else { "no link" }
-                ),
-            );
-        }
-    }
-    for k in &n.status.host_keys {
-        row("known_hosts", format!("{},{} {k}", n.spec.name, n.spec.address));
     }
     t
 }

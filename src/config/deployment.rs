@@ -47,11 +47,25 @@ struct WireRegistry {
 }
 
 /// What an image must have before it is promoted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum Requirement {
-    /// An attestation that refers to it.
+    /// `attestation`: a signed statement of where it came from.
     Attestation,
+    /// `check:NAME`: the latest word on that check is that it passed.
+    Check(String),
+}
+
+impl TryFrom<String> for Requirement {
+    type Error = String;
+
+    fn try_from(s: String) -> Result<Self, String> {
+        match s.strip_prefix("check:") {
+            Some(name) if !name.is_empty() => Ok(Self::Check(name.to_owned())),
+            None if s == "attestation" => Ok(Self::Attestation),
+            _ => Err(format!("{s:?} is neither \"attestation\" nor \"check:NAME\"")),
+        }
+    }
 }
 
 /// What must be true of an image that is promoted to a repository.
@@ -70,6 +84,7 @@ pub struct Rule {
 struct WireNodes {
     rights: Option<Vec<String>>,
     certificate_days: Option<Spanned<u32>>,
+    lost_seconds: Option<Spanned<u32>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -104,6 +119,8 @@ pub struct Deployment {
     pub node_rights: Vec<String>,
     /// How long a node's certificate is good.
     pub certificate_life: Duration,
+    /// A node that told nothing for so long is lost; it speaks every half minute.
+    pub node_lost: Duration,
     /// What nothing refers to is kept so long.
     pub grace: Duration,
     /// Between two collections of garbage; `None` for never.
@@ -190,6 +207,12 @@ pub fn parse(text: &str, file: &str, base: &Path) -> Result<Deployment, ConfigEr
         certificate_life: hours(
             24 * number(&w.nodes.certificate_days, "certificate_days", 90, 3650)?,
         ),
+        node_lost: Duration::from_secs(u64::from(number(
+            &w.nodes.lost_seconds,
+            "lost_seconds",
+            90,
+            86_400,
+        )?)),
         grace: hours(number(&w.registry.grace_hours, "grace_hours", 24, 8760)?),
         gc_every: gc_hours.map(hours),
         rules: w.registry.rules,
@@ -223,11 +246,12 @@ mod tests {
     fn the_registry_is_kept_as_it_is_written() {
         let c = read(
             "[registry]\ngc_hours = 0\n\
-             [[registry.rules]]\nprefix = \"prod/\"\nrequire = [\"attestation\"]",
+             [[registry.rules]]\nprefix = \"prod/\"\nrequire = [\"attestation\", \"check:smoke\"]",
         )
         .unwrap();
         assert_eq!(c.gc_every, None);
-        assert_eq!(c.rules[0].require, [Requirement::Attestation]);
+        let smoke = Requirement::Check("smoke".into());
+        assert_eq!(c.rules[0].require, [Requirement::Attestation, smoke]);
     }
 
     #[test]
@@ -235,6 +259,8 @@ mod tests {
         let f = |t: &str| read(t).unwrap_err().to_string();
         assert!(f("[nodes]\ncertificate_days = 0").starts_with("deployment-server.toml:2:"));
         assert!(f("names = [\"a b\"]").contains("neither a host name"));
+        let rule = f("[[registry.rules]]\nrequire = [\"signed\"]");
+        assert!(rule.contains("neither \"attestation\" nor"), "{rule}");
         assert!(f("[tls]\nkey = \"k\"").contains("both"));
         assert!(f("lisen = \"x\"").contains("did you mean `listen`"));
     }

@@ -4,7 +4,8 @@
 //! fill.
 //!
 //! Pure: `dockerfile` and `expand` (what a Dockerfile takes from elsewhere),
-//! `names`, `queue` (who is built when), `provenance` (what is signed),
+//! `names`, `queue` (who is built when), `provenance` and `check` (what is
+//! signed),
 //! `webhook` (is this push real). Shell: `context` (brings the source here),
 //! `builder` (buildah or docker as child processes), `work` (one run from
 //! start to end), `pipeline` (the door: submit, cancel, watch).
@@ -14,6 +15,7 @@
 //! gone afterwards; its log stays in `DIR/logs/ID.log`.
 
 pub mod builder;
+pub mod check;
 pub mod context;
 pub mod debian;
 pub mod dockerfile;

@@ -1,6 +1,8 @@
 //! Starts runs when it is their turn, keeps their records, tells who listens.
 //! `submit` is the other half of the same type: what may be asked.
 
+use super::check::{self, Checked};
+use super::provenance::{ARTIFACT_TYPE, ENVELOPE_TYPE};
 use super::queue::{Found, Queue};
 use super::run::{Notice, Run, RunId, RunState};
 use super::said::{Log, Stop, Why};
@@ -104,6 +106,18 @@ impl Pipeline {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Signs that an image of `repository` passed or failed a check, and keeps
+    /// that beside it; the digest of the attestation.
+    ///
+    /// # Errors
+    /// The registry's.
+    pub async fn attest_check(&self, c: &Checked, repository: &str) -> Result<String, String> {
+        let bytes = check::attest(c, repository, &self.shop.key);
+        let image = c.digest.to_string();
+        let shelf = &self.shop.shelf;
+        shelf.attach(repository, &image, ARTIFACT_TYPE, ENVELOPE_TYPE, &bytes).await
     }
 
     /// The key that attestations can be checked with.

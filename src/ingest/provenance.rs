@@ -4,6 +4,7 @@
 //! no files, so that an attestation can be checked anywhere with the public
 //! key alone.
 
+use super::check::{self, Checked};
 use super::run::{Origin, Run};
 use crate::model::{Digest, Time};
 use crate::tls::signing::{SigningKey, VerifyingKey};
@@ -17,7 +18,7 @@ pub const ARTIFACT_TYPE: &str = "application/vnd.in-toto+json";
 /// Media type of the referrer's layer.
 pub const ENVELOPE_TYPE: &str = "application/vnd.dsse.envelope.v1+json";
 /// `_type` of the statement.
-const STATEMENT: &str = "https://in-toto.io/Statement/v1";
+pub(super) const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 /// Its predicate.
 const PREDICATE: &str = "https://slsa.dev/provenance/v1";
 /// Largest envelope that is read, in bytes.
@@ -52,6 +53,16 @@ pub struct Summary {
     pub finished: Option<Time>,
     /// Key that signed.
     pub key_id: String,
+}
+
+/// What was signed about an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Said {
+    /// How it was checked.
+    Checked(Checked),
+    /// Where it came from.
+    Provenance(Box<Summary>),
 }
 
 /// Why an attestation is not believed.
@@ -103,7 +114,7 @@ pub fn attest(run: &Run, image: &Digest, builder_id: &str, key: &SigningKey) -> 
 }
 
 /// Puts `payload` into a signed envelope.
-fn sign(payload: &[u8], key: &SigningKey) -> Vec<u8> {
+pub(super) fn sign(payload: &[u8], key: &SigningKey) -> Vec<u8> {
     let envelope = Envelope {
         payload_type: ARTIFACT_TYPE.to_owned(),
         payload: STANDARD.encode(payload),
@@ -123,7 +134,7 @@ fn pae(kind: &str, payload: &[u8]) -> Vec<u8> {
 }
 
 /// `sha256:abc` as in-toto writes digests.
-fn digest_set(digest: &str) -> Value {
+pub(super) fn digest_set(digest: &str) -> Value {
     match digest.split_once(':') {
         Some((algorithm, hex)) => json!({ algorithm: hex }),
         None => json!({ "gitCommit": digest }),
@@ -182,9 +193,17 @@ fn statement(run: &Run, image: &Digest, builder_id: &str) -> Value {
     })
 }
 
+/// The same as [`read`], of provenance alone.
+pub fn verify(envelope: &[u8], key: &VerifyingKey, image: &Digest) -> Result<Summary, VerifyError> {
+    match read(envelope, key, image)? {
+        Said::Provenance(summary) => Ok(*summary),
+        Said::Checked(_) => Err(VerifyError::Form("it is of a check, no SLSA Provenance".into())),
+    }
+}
+
 /// Checks `envelope` against a public key and the digest of the image that it
 /// should be about. Nothing in it is believed before the signature fits.
-pub fn verify(envelope: &[u8], key: &VerifyingKey, image: &Digest) -> Result<Summary, VerifyError> {
+pub fn read(envelope: &[u8], key: &VerifyingKey, image: &Digest) -> Result<Said, VerifyError> {
     let form = |why: &str| VerifyError::Form(why.to_owned());
     if envelope.len() > LARGEST {
         return Err(form("it is larger than 1 MiB"));
@@ -209,8 +228,9 @@ pub fn verify(envelope: &[u8], key: &VerifyingKey, image: &Digest) -> Result<Sum
     }
     let statement: Value =
         serde_json::from_slice(&payload).map_err(|e| form(&format!("statement: {e}")))?;
-    if statement["_type"] != STATEMENT || statement["predicateType"] != PREDICATE {
-        return Err(form("neither in-toto Statement v1 nor SLSA Provenance v1"));
+    let kind = statement["predicateType"].as_str().unwrap_or_default();
+    if statement["_type"] != STATEMENT || ![PREDICATE, check::PREDICATE].contains(&kind) {
+        return Err(form("neither SLSA Provenance v1 nor test-result v0.1 of in-toto"));
     }
     let subjects = statement["subject"].as_array().map(Vec::as_slice).unwrap_or_default();
     let hex = image.to_hex();
@@ -221,7 +241,11 @@ pub fn verify(envelope: &[u8], key: &VerifyingKey, image: &Digest) -> Result<Sum
             wanted: image.to_string(),
         });
     };
-    Ok(summary(&statement["predicate"], subject, image, wanted))
+    let predicate = &statement["predicate"];
+    if kind == check::PREDICATE {
+        return check::read(predicate, image).map(Said::Checked);
+    }
+    Ok(Said::Provenance(Box::new(summary(predicate, subject, image, wanted))))
 }
 
 fn summary(predicate: &Value, subject: &Value, image: &Digest, key_id: String) -> Summary {

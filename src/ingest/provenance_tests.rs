@@ -21,6 +21,7 @@ fn run() -> Run {
         arguments: Default::default(),
         network: false,
         commit: Some("c0ffee".repeat(6) + "c0ff"),
+        committed: None,
         dirty: true,
         dockerfile_digest: Some(Digest::of(b"d").to_string()),
         context_digest: Some(Digest::of(b"c").to_string()),

@@ -144,6 +144,9 @@ pub struct Run {
     pub network: bool,
     /// Git commit of the source.
     pub commit: Option<String>,
+    /// When that commit was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed: Option<Time>,
     /// The folder differed from the commit.
     #[serde(default)]
     pub dirty: bool,

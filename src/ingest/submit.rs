@@ -185,6 +185,7 @@ impl Pipeline {
             arguments: BTreeMap::new(),
             network: false,
             commit: None,
+            committed: None,
             dirty: false,
             dockerfile_digest: None,
             context_digest: None,

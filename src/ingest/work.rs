@@ -139,6 +139,7 @@ impl Work {
         self.says(run, "brings the source here");
         let brought = self.bring(run, source, dir).await?;
         run.commit = brought.commit.as_ref().map(|c| c.id.clone());
+        run.committed = brought.commit.as_ref().and_then(|c| when(c.time));
         run.dirty = brought.commit.as_ref().is_some_and(|c| c.dirty);
         run.dockerfile_digest = Some(Digest::of(&brought.dockerfile).to_string());
         run.context_digest = Some(brought.digest.to_string());
@@ -299,6 +300,11 @@ fn inner_folder(root: &Path, folder: Option<&Path>) -> Result<PathBuf, Reason> {
         }
     }
     Ok(at)
+}
+
+/// Seconds since 1970 as a time.
+fn when(seconds: u64) -> Option<Time> {
+    Time::from_second(i64::try_from(seconds).ok()?).ok()
 }
 
 /// The commit's first twelve digits, `-dirty` when the folder differs from it;

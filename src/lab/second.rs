@@ -42,9 +42,19 @@ impl Lab {
 
     /// Bytes that crossed the second host's link: from it, to it.
     pub fn second_bytes(&self) -> Result<(u64, u64), LabError> {
+        self.link_bytes(PORT)
+    }
+
+    /// Bytes that crossed the build server's: to it, from it. The switch's own
+    /// port counts what ends there, not what is only passed on.
+    pub fn build_server_bytes(&self) -> Result<(u64, u64), LabError> {
+        self.link_bytes("br0")
+    }
+
+    fn link_bytes(&self, port: &str) -> Result<(u64, u64), LabError> {
         let mut c = self.command("ip");
         let out = c
-            .args(["-s", "-j", "link", "show", "dev", PORT])
+            .args(["-s", "-j", "link", "show", "dev", port])
             .output()
             .map_err(|e| LabError::Tool { what: "ip".into(), why: e.to_string() })?;
         let v: serde_json::Value = serde_json::from_slice(&out.stdout)
@@ -106,7 +116,8 @@ impl Lab {
         let path = self.second_dir().join("deployment-server.toml");
         let text = format!(
             "# Written by `provision lab`.\nstate_dir = \"state\"\nlisten = \"{ADDRESS}:5000\"\n\
-             socket = \"api.sock\"\nnames = [\"{ADDRESS}\"]\n"
+             socket = \"api.sock\"\nnames = [\"{ADDRESS}\"]\n\
+             [nodes]\nlost_seconds = 45\n"
         );
         fs::write(&path, text).map_err(io_at(&path))?;
         Ok(format!(

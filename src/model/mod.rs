@@ -4,7 +4,8 @@
 //!
 //! `mac`, `name`, `digest` and `secret` are the small ones; `node`, `phase`,
 //! `build`, `event` and `operation` are the nouns of the architecture page;
-//! `boot` is what a firmware says of itself and what it is answered.
+//! `boot` is what a firmware says of itself and what it is answered;
+//! `workload` is what runs on a node once it is installed.
 
 pub mod boot;
 pub mod build;
@@ -17,6 +18,7 @@ pub mod operation;
 pub mod phase;
 pub mod plan;
 pub mod secret;
+pub mod workload;
 
 pub use boot::{BootFile, ClientArch, ClientHints, ClientKind};
 pub use build::{Build, BuildId, BuildInputs, BuildOutcome};
@@ -30,6 +32,7 @@ pub use node::{
 pub use operation::{Operation, OperationId, OperationKind, OperationState};
 pub use phase::{Phase, PhaseRecord};
 pub use secret::Secret;
+pub use workload::{Container, Happening, Seen, Workload, WorkloadReport};
 
 /// A point in time, UTC, as stored and shown (RFC 3339).
 pub type Time = jiff::Timestamp;

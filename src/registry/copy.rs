@@ -24,7 +24,7 @@ const MOST_BYTES: usize = 64 * 1024 * 1024;
 /// Largest attestation that is read, in bytes.
 const LARGEST_ATTESTATION: u64 = 16 * 1024 * 1024;
 /// Most attestations of one image that are read.
-const MOST_ATTESTATIONS: usize = 32;
+const MOST_ATTESTATIONS: usize = 256;
 
 /// What [`Registry::copy`] did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -186,7 +186,7 @@ impl Registry {
         Ok(!self.referrers(repo, d, Some(ATTESTATION), None, 1).await?.0.is_empty())
     }
 
-    /// The attestations that refer to `digest`, the first 32 of them.
+    /// The attestations that refer to `digest`, the first 256 of them.
     ///
     /// # Errors
     /// The storage; one that cannot be read is left out.

@@ -1,7 +1,9 @@
 //! The deployment server's resources: who people and nodes are (`people`,
 //! `certificates`, `login`), and what they may do in the registry (`gate`); how
 //! images come from source (`ingest`); what is in it (`catalog`), how it is
-//! kept (`upkeep`), and what moves up in it (`promote`).
+//! kept (`upkeep`), what moves up in it (`promote`,
+//! `checks`), and where it went
+//! (`workload`).
 //! `book` holds all of it in memory and in the store.
 //!
 //! Rights are looked up at every request, never carried in a token: what is
@@ -10,6 +12,7 @@
 pub mod book;
 pub mod catalog;
 pub mod certificates;
+pub mod checks;
 pub mod gate;
 pub mod health;
 pub mod ingest;
@@ -18,10 +21,11 @@ pub mod people;
 pub mod promote;
 pub mod upkeep;
 pub mod visitor;
+pub mod workload;
 
 pub use book::Book;
 
-use super::{Clerk, Problem, events, tokens};
+use super::{Clerk, Problem, delivery, events, tokens};
 use crate::auth::TokenRecord;
 use crate::ingest::Pipeline;
 use crate::model::{Digest, Event};
@@ -53,6 +57,8 @@ pub struct Desk {
     pub registry: Arc<Registry>,
     /// What makes images from source.
     pub pipeline: Arc<Pipeline>,
+    /// What runs on nodes.
+    pub workloads: workload::Workloads,
     /// Rules of its upkeep.
     pub house: promote::House,
 }
@@ -97,7 +103,12 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/v1/registry/catalog", get(catalog::list))
         .route("/v1/registry/gc", post(upkeep::gc))
         .route("/v1/registry/verify", post(upkeep::verify))
+        .route("/v1/registry/checks", post(checks::add))
         .route("/v1/registry/promote", post(promote::promote))
+        .route("/v1/workload", post(workload::report))
+        .route("/v1/nodes", get(workload::nodes))
+        .route("/v1/nodes/{name}", get(workload::node))
+        .route("/v1/metrics/software", get(delivery::software::<Desk>))
         .route("/auth/token", get(login::token))
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))

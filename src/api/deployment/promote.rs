@@ -8,6 +8,8 @@ use crate::api::Problem;
 use crate::api::problem::Json;
 use crate::auth::rights::Right;
 use crate::config::deployment::{Requirement, Rule};
+use crate::ingest::check::latest;
+use crate::ingest::provenance::Said;
 use crate::model::{NewEvent, Outcome, Time};
 use crate::registry::{Digest, Reference, RepositoryName, Tag};
 use crate::store::Batch;
@@ -18,9 +20,9 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// Judges the content of an attestation of an image with this digest; the
-/// text of an error is for people.
-pub type Judge = Arc<dyn Fn(&[u8], &Digest) -> Result<(), String> + Send + Sync>;
+/// Reads the content of an attestation of an image with this digest, if it is
+/// to be believed; the text of an error is for people.
+pub type Judge = Arc<dyn Fn(&[u8], &Digest) -> Result<Said, String> + Send + Sync>;
 
 /// What the registry's upkeep goes by.
 pub struct House {
@@ -33,9 +35,9 @@ pub struct House {
 }
 
 impl House {
-    /// With these rules, and any attestation good enough.
-    pub fn new(rules: Vec<Rule>) -> Self {
-        Self { rules, judge: Arc::new(|_, _| Ok(())), reading: Arc::new(Semaphore::new(1)) }
+    /// With these rules and this judge.
+    pub fn new(rules: Vec<Rule>, judge: Judge) -> Self {
+        Self { rules, judge, reading: Arc::new(Semaphore::new(1)) }
     }
 }
 
@@ -159,25 +161,49 @@ async fn fits(
     to: &RepositoryName,
 ) -> Result<(), Problem> {
     let of = |r: &&Rule| to.as_str().starts_with(&r.prefix);
-    'rules: for rule in desk.house.rules.iter().filter(of) {
-        if !rule.require.contains(&Requirement::Attestation) {
-            continue;
+    let rules: Vec<&Rule> = desk.house.rules.iter().filter(of).collect();
+    if rules.is_empty() {
+        return Ok(());
+    }
+    let (mut checks, mut provenance, mut why) = (Vec::new(), false, Vec::new());
+    for a in desk.registry.attestations(from, digest).await? {
+        match (desk.house.judge)(&a.bytes, digest) {
+            Ok(Said::Checked(c)) => checks.push(c),
+            Ok(Said::Provenance(_)) => provenance = true,
+            Err(e) => why.push(e),
         }
-        let all = desk.registry.attestations(from, digest).await?;
-        let verdicts = all.iter().map(|a| (desk.house.judge)(&a.bytes, digest));
-        let mut why = Vec::new();
-        for v in verdicts {
-            match v {
-                Ok(()) => continue 'rules,
-                Err(e) => why.push(e),
+    }
+    let refused = |m: String| Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, m));
+    for rule in rules {
+        for require in &rule.require {
+            let prefix = &rule.prefix;
+            match require {
+                Requirement::Attestation if provenance => {}
+                Requirement::Attestation => {
+                    let rule = format!("the rule for {prefix:?} asks for an attestation");
+                    return refused(match why.as_slice() {
+                        [] => format!("{rule}, and nothing attests {digest} in {from}"),
+                        some => {
+                            format!("{rule}, and none of {digest} is good: {}", some.join("; "))
+                        }
+                    });
+                }
+                Requirement::Check(name) => match latest(&checks, name) {
+                    Some(c) if c.passed => {}
+                    Some(c) => {
+                        return refused(format!(
+                            "the rule for {prefix:?} asks for the check {name}, which {digest} failed at {:.0}, as {} says: {}",
+                            c.at, c.by, c.note
+                        ));
+                    }
+                    None => {
+                        return refused(format!(
+                            "the rule for {prefix:?} asks for the check {name}, of which nothing is known for {digest}: `provision check {from}@{digest} {name} --passed`"
+                        ));
+                    }
+                },
             }
         }
-        let rule = format!("the rule for {:?} asks for an attestation", rule.prefix);
-        let m = match why.as_slice() {
-            [] => format!("{rule}, and nothing attests {digest} in {from}"),
-            some => format!("{rule}, and none of {digest} is good: {}", some.join("; ")),
-        };
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, m));
     }
     Ok(())
 }

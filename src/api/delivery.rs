@@ -1,0 +1,83 @@
+//! `/v1/metrics/…`: how well software and machines are delivered, computed
+//! from the whole event log at each request (M45, M46).
+
+use super::events::parse_since;
+use super::{Caller, Clerk, Problem};
+use crate::metrics::{Machines, ProfileNumbers, Software, SoftwareNumbers, Window};
+use crate::model::{Event, Time};
+use crate::store::EventQuery;
+use axum::Json as Out;
+use axum::extract::{Query, State};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Events read at a time.
+const PAGE: usize = 1000;
+/// What is counted when nothing else is asked for.
+const USUAL: &str = "30d";
+
+/// What is asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    /// A time, or how long ago: `30d`.
+    since: Option<String>,
+    /// The same; now, if not given.
+    until: Option<String>,
+}
+
+/// Numbers of a time.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Numbers<T> {
+    /// First instant that counts.
+    pub since: Time,
+    /// First instant that does not count any more.
+    pub until: Time,
+    /// By name or profile.
+    pub items: Vec<T>,
+}
+
+fn window(w: &Wanted, now: Time) -> Result<Window, Problem> {
+    let since = parse_since(w.since.as_deref().unwrap_or(USUAL), now)?;
+    let until = w.until.as_deref().map_or(Ok(now), |u| parse_since(u, now))?;
+    if since >= until {
+        return Err(Problem::bad(format!("since ({since}) must be before until ({until})")));
+    }
+    Ok(Window { since, until })
+}
+
+/// Gives all events to `take`, in order, a page at a time.
+async fn each<C: Clerk>(ctx: &C, mut take: impl FnMut(&Event)) -> Result<(), Problem> {
+    let mut after = 0;
+    loop {
+        let q = EventQuery { after: Some(after), limit: PAGE, ..EventQuery::default() };
+        let page = ctx.store().query(&q).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = last.seq;
+        page.iter().for_each(&mut take);
+    }
+}
+
+/// By image name.
+pub(super) async fn software<C: Clerk>(
+    _: Caller,
+    State(ctx): State<Arc<C>>,
+    Query(w): Query<Wanted>,
+) -> Result<Out<Numbers<SoftwareNumbers>>, Problem> {
+    let w = window(&w, Time::now())?;
+    let mut fold = Software::new(w);
+    each(&*ctx, |e| fold.take(e)).await?;
+    Ok(Out(Numbers { since: w.since, until: w.until, items: fold.numbers() }))
+}
+
+/// By profile.
+pub(super) async fn profiles<C: Clerk>(
+    _: Caller,
+    State(ctx): State<Arc<C>>,
+    Query(w): Query<Wanted>,
+) -> Result<Out<Numbers<ProfileNumbers>>, Problem> {
+    let w = window(&w, Time::now())?;
+    let mut fold = Machines::new(w);
+    each(&*ctx, |e| fold.take(e)).await?;
+    Ok(Out(Numbers { since: w.since, until: w.until, items: fold.numbers() }))
+}
