@@ -21,7 +21,8 @@ pub const UNIT: &str = "[Unit]
 Description=Tells the deployment server what runs on this node
 After=network-online.target docker.service
 Wants=network-online.target
-ConditionPathExists=/usr/bin/dockerd
+ConditionPathExists=|/usr/bin/dockerd
+ConditionPathExists=|/usr/sbin/dockerd
 
 [Service]
 ExecStart=/usr/lib/provision/provision-agent watch

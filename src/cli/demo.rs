@@ -121,8 +121,9 @@ async fn deploy(lab: &Lab, s: &Session, node: &Node) -> Result<(), Fail> {
     let link = |e: crate::lab::LabError| Fail::Operation(e.to_string());
     let before = (lab.second_bytes().map_err(link)?.0, lab.build_server_bytes().map_err(link)?);
     let image = format!("{}/staging/hello:1", lab.registry());
+    on_node(lab, node, &format!("docker pull --quiet {image}"))?;
     let run = format!(
-        "docker run --detach --quiet --restart unless-stopped --name hello --hostname {} {image}",
+        "docker run --detach --restart unless-stopped --name hello --hostname {} {image}",
         node.spec.name
     );
     on_node(lab, node, &run)?;
