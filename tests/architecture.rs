@@ -52,6 +52,7 @@ const NARROW: &[(&str, &[&str])] = &[
     ("tftp", &[]),
     ("registry", &["model"]),
     ("metrics", &["model"]),
+    ("cache", &["model", "tls"]),
     ("ingest", &["model", "image", "tls"]),
     ("agent", &["model", "image", "tls"]),
     ("power", &["model"]),

@@ -5,7 +5,7 @@
 //! `mac`, `name`, `digest` and `secret` are the small ones; `node`, `phase`,
 //! `build`, `event` and `operation` are the nouns of the architecture page;
 //! `boot` is what a firmware says of itself and what it is answered;
-//! `workload` is what runs on a node once it is installed.
+//! `workload` is what runs on a node once it is installed; `range` is HTTP's.
 
 pub mod boot;
 pub mod build;
@@ -17,6 +17,7 @@ pub mod node;
 pub mod operation;
 pub mod phase;
 pub mod plan;
+pub mod range;
 pub mod secret;
 pub mod workload;
 

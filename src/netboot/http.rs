@@ -8,6 +8,7 @@ use super::files::BootFiles;
 use super::{Fetch, Installing};
 use crate::image::Catalogue;
 use crate::image::catalogue::version;
+use crate::model::range::{Wanted, wanted};
 use crate::model::{Mac, Name, NodeName};
 use axum::Router;
 use axum::body::Body;
@@ -156,32 +157,6 @@ fn not_found() -> Response {
     StatusCode::NOT_FOUND.into_response()
 }
 
-/// What a `Range` header asks of a file of `size` bytes.
-#[derive(Debug, PartialEq, Eq)]
-enum Wanted {
-    Whole,
-    Part(u64, u64),
-    Impossible,
-}
-
-/// One range only; several, or a form we do not know, mean the whole file
-/// (RFC 9110 §14.2 lets a server ignore them).
-fn wanted(range: Option<&str>, size: u64) -> Wanted {
-    let Some(spec) = range.and_then(|r| r.trim().strip_prefix("bytes=")) else {
-        return Wanted::Whole;
-    };
-    let Some((from, to)) = spec.split_once('-') else { return Wanted::Whole };
-    match (from.trim().parse::<u64>(), to.trim().parse::<u64>()) {
-        (Ok(a), Ok(b)) if a <= b && a < size => Wanted::Part(a, b.min(size - 1)),
-        (Ok(a), Err(_)) if to.trim().is_empty() && a < size => Wanted::Part(a, size - 1),
-        (Err(_), Ok(n)) if from.trim().is_empty() && n > 0 && size > 0 => {
-            Wanted::Part(size - n.min(size), size - 1)
-        }
-        (Ok(_), Ok(_)) | (Ok(_), Err(_)) if !spec.contains(',') => Wanted::Impossible,
-        _ => Wanted::Whole,
-    }
-}
-
 async fn send_file(
     path: PathBuf,
     headers: &HeaderMap,
@@ -214,7 +189,7 @@ async fn send_file(
     let same = !headers.contains_key(header::IF_RANGE) || header_is(header::IF_RANGE, &etag);
     let (status, from, to) = match wanted(range.filter(|_| same), size) {
         Wanted::Whole => (StatusCode::OK, 0, size),
-        Wanted::Part(a, b) => (StatusCode::PARTIAL_CONTENT, a, b + 1),
+        Wanted::Part(r) => (StatusCode::PARTIAL_CONTENT, r.start, r.end),
         Wanted::Impossible => {
             let total = format!("bytes */{size}");
             return (StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, total)])
@@ -324,30 +299,5 @@ impl Drop for FileChunks {
         if let Some(c) = &self.count {
             c.report(self.sent, self.left == 0);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_read_as_the_rfc_says() {
-        for (h, want) in [
-            (None, Wanted::Whole),
-            (Some("bytes=0-3"), Wanted::Part(0, 3)),
-            (Some("bytes=5-"), Wanted::Part(5, 9)),
-            (Some("bytes=-3"), Wanted::Part(7, 9)),
-            (Some("bytes=-30"), Wanted::Part(0, 9)),
-            (Some("bytes=5-99"), Wanted::Part(5, 9)),
-            (Some("bytes=10-"), Wanted::Impossible),
-            (Some("bytes=3-1"), Wanted::Impossible),
-            (Some("bytes=0-1,4-5"), Wanted::Whole),
-            (Some("lines=0-1"), Wanted::Whole),
-            (Some("bytes=x"), Wanted::Whole),
-        ] {
-            assert_eq!(wanted(h, 10), want, "{h:?}");
-        }
-        assert_eq!(wanted(Some("bytes=0-"), 0), Wanted::Impossible);
     }
 }

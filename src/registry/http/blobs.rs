@@ -2,7 +2,7 @@
 
 use super::Call;
 use super::answer::Answer;
-use super::range::{Wanted, wanted};
+use crate::model::range::{Wanted, wanted};
 use crate::registry::blobs::unknown;
 use crate::registry::digest::Digest;
 use crate::registry::error::{Code, Fault};
