@@ -114,7 +114,13 @@ impl Registry {
     /// When another process collects, or the storage fails; what was done up
     /// to then is whole.
     pub async fn collect_garbage(&self, dry_run: bool) -> Result<GcReport, RegistryError> {
-        let _lease = self.store.lease().await?.ok_or(RegistryError::Collecting)?;
+        let lease = self.store.lease().await?.ok_or(RegistryError::Collecting)?;
+        let collected = self.collect(dry_run).await;
+        lease.end().await;
+        collected
+    }
+
+    async fn collect(&self, dry_run: bool) -> Result<GcReport, RegistryError> {
         let report = GcReport { dry_run, ..GcReport::default() };
         let mut run =
             Run { registry: self, report, linked: BTreeMap::new(), gone: BTreeSet::new() };

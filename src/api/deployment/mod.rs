@@ -1,7 +1,7 @@
 //! The deployment server's resources: who people and nodes are (`people`,
 //! `certificates`, `login`), and what they may do in the registry (`gate`); how
 //! images come from source (`ingest`); what is in it (`catalog`), how it is
-//! kept (`upkeep`), and what moves up in it (`promote`).
+//! kept (`upkeep`), what moves up in it (`promote`), whom it follows (`follow`).
 //! `book` holds all of it in memory and in the store.
 //!
 //! Rights are looked up at every request, never carried in a token: what is
@@ -10,6 +10,7 @@
 pub mod book;
 pub mod catalog;
 pub mod certificates;
+pub mod follow;
 pub mod gate;
 pub mod health;
 pub mod ingest;
@@ -55,6 +56,8 @@ pub struct Desk {
     pub pipeline: Arc<Pipeline>,
     /// Rules of its upkeep.
     pub house: promote::House,
+    /// Whom this server follows.
+    pub following: Option<Arc<follow::Following>>,
 }
 
 #[async_trait]
@@ -98,6 +101,7 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/v1/registry/gc", post(upkeep::gc))
         .route("/v1/registry/verify", post(upkeep::verify))
         .route("/v1/registry/promote", post(promote::promote))
+        .route("/v1/follow", get(follow::show))
         .route("/auth/token", get(login::token))
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))
