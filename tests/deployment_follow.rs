@@ -93,7 +93,7 @@ async fn pulls_go_on_from_the_follower_when_the_leader_is_killed() {
     let bert = two.person("bert", &["*:pull,push,promote"]);
     let e = two.push(&bert, &dir.path().join("in"), "team/app:2");
     assert!(e.code != 0 && e.err.contains(&format!("follows https://{}", one.at)), "{}", e.err);
-    two.cli(&["promote", "team/app:1", "--to", "prod/app:1"]).fails(1, "change it there");
+    two.cli(&["promote", "team/app:1", "--to", "prod/app:1"]).fails(3, "change it there");
     let url = format!("http://x/v2/team/app/manifests/{digest}");
     assert_eq!(two.http().delete(url).send().await.unwrap().status(), 403);
 

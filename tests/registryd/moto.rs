@@ -35,21 +35,23 @@ fn started() -> String {
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let child = Command::new("setpriv")
-            .args(["--pdeath-signal", "KILL", "--"])
+            .args(["--pdeathsig", "KILL", "--"])
             .arg(program())
             .args(["-H", "127.0.0.1", "-p", &port.to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
-        let _ = tell.send(child.map(drop));
+        let _ = tell.send(child);
         loop {
             std::thread::park();
         }
     });
-    told.recv().unwrap().expect("moto_server: scripts/deps.sh installs it");
+    let mut child = told.recv().unwrap().expect("setpriv, of util-linux");
     let until = Instant::now() + Duration::from_secs(90);
     while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < until, "moto_server does not listen: scripts/deps.sh installs it");
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none(), "moto_server ended ({ended:?}): scripts/deps.sh installs it");
+        assert!(Instant::now() < until, "moto_server does not listen");
         std::thread::sleep(Duration::from_millis(50));
     }
     format!("http://127.0.0.1:{port}")
