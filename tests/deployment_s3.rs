@@ -205,6 +205,20 @@ async fn a_bucket_that_does_not_answer_is_said_and_survived() {
     s.image("team/app", "2", b"another").await;
 }
 
+/// A file system that is not mounted any more looks like an empty directory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_gone_is_said_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let s = Server::started(dir.path(), "gc_hours = 0\n");
+    let (there, away) = (s.state().join("registry"), s.state().join("away"));
+    fs::rename(&there, &away).unwrap();
+    let r = s.http().get("http://x/readyz").send().await.unwrap();
+    assert_eq!(r.status(), 503);
+    assert!(r.text().await.unwrap().contains("its directory is not there"));
+    fs::rename(&away, &there).unwrap();
+    assert_eq!(s.http().get("http://x/readyz").send().await.unwrap().status(), 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_goes_from_one_bucket_to_another() {
     let dir = tempfile::tempdir().unwrap();

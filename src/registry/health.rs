@@ -15,9 +15,8 @@ impl Registry {
     /// # Errors
     /// Why not.
     pub async fn health(&self) -> Result<(), StorageError> {
-        // Nothing is there; a bucket that is not there says so all the same.
-        match tokio::time::timeout(PATIENCE, self.store.children("health")).await {
-            Ok(r) => r.map(drop),
+        match tokio::time::timeout(PATIENCE, self.store.health()).await {
+            Ok(r) => r,
             Err(_) => Err(StorageError::Away(format!("no answer within {} s", PATIENCE.as_secs()))),
         }
     }

@@ -28,6 +28,7 @@ fn program() -> PathBuf {
     if ours.exists() { ours } else { "moto_server".into() }
 }
 
+#[allow(clippy::zombie_processes, reason = "it lives as long as this process, and dies with it")]
 fn started() -> String {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     // It gets its signal when the thread ends that started it, so that one

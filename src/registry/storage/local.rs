@@ -431,6 +431,10 @@ impl Storage for Local {
         .await
     }
 
+    async fn health(&self) -> Result<(), StorageError> {
+        read::there(self.root.join("blobs")).await
+    }
+
     async fn tidy(&self, age: Duration) -> Result<u64, StorageError> {
         self.run(move |s| {
             let (dir, mut freed) = (s.root.join("tmp"), 0);

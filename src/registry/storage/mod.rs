@@ -172,6 +172,8 @@ pub trait Storage: Send + Sync + 'static {
 
     /// The right to collect garbage; `None` when another process has it.
     async fn lease(&self) -> Result<Option<Lease>, StorageError>;
+    /// Whether it can be used now: asked for something small.
+    async fn health(&self) -> Result<(), StorageError>;
     /// Removes what a crash left half-written and nothing refers to, older
     /// than `age`; says how many bytes.
     async fn tidy(&self, age: Duration) -> Result<u64, StorageError>;
