@@ -312,6 +312,10 @@ impl Run<'_> {
                         r.store.write(&keys::released(repo, &d), Bytes::new()).await?;
                         r.store.remove(&keys::link(repo, &d)).await?;
                         released.push(d.clone());
+                        // Somebody used it just now: see `link`.
+                        if r.store.stat(&keys::released(repo, &d)).await?.is_none() {
+                            r.link(repo, &d).await?;
+                        }
                     }
                     Verdict::SetAside
                 }
