@@ -92,6 +92,6 @@ mod tests {
         let more = |t: &str| wrong(&format!("leader = \"https://one\"\ntoken_file = \"t\"\n{t}"));
         assert!(more("interval_seconds = 0").contains("f:4: interval_seconds"));
         assert!(more("repositories = [\"A b\"]").contains("team/"));
-        assert!(more("repos = []").contains("did you mean `repositories`"));
+        assert!(more("repositores = []").contains("did you mean `repositories`"));
     }
 }
