@@ -1,6 +1,7 @@
 # make test   all tests, real boots included (root, about half an hour)
 # make demo   from a fresh machine to a node installed by network
 # make bench  side by side with the peers
+# make test-registry-full  the registry with 5 GiB layers and for ten minutes
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -14,7 +15,7 @@ BIN := $(abspath $(or $(CARGO_TARGET_DIR),target)/release)
 AGENT := $(abspath $(or $(CARGO_TARGET_DIR),target)/agent/provision-agent)
 export PROVISION_AGENT := $(AGENT)
 
-.PHONY: test demo bench release deps build agent image lint unit e2e fuzz clean-lab
+.PHONY: test test-registry-full demo bench release deps build agent image lint unit e2e fuzz clean-lab
 
 test: deps lint build image unit e2e
 	@echo "== all tests passed"
@@ -63,6 +64,13 @@ e2e: build image
 
 demo: deps build
 	@PROVISION_AGENT=$(AGENT) $(BIN)/provision lab demo --firmware $(FIRMWARE)
+
+# The registry's long runs: a 5 GiB layer, ten minutes of garbage collection
+# under load. `make test` has the short ones. 11 GiB of room in TMPDIR.
+test-registry-full: deps
+	@echo "== registry, in full"
+	REGISTRY_MIB=5120 cargo test $(FAST) --test registry_load -- --test-threads=1 --nocapture
+	REGISTRY_GIB=5 REGISTRY_SECONDS=600 cargo test $(FAST) --test registry_crash -- --include-ignored --test-threads=1 --nocapture
 
 bench: build
 	@for b in benches/*.sh; do echo "== $$b"; $$b; done

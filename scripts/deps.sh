@@ -19,13 +19,23 @@ packages=(
   pxelinux syslinux-common redis-server sqlite3 isc-dhcp-client kea-admin
   dnsmasq-base tftp-hpa atftp tcpdump udev
   skopeo buildah
+  python3-venv
 )
 
 missing=()
 for p in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$p")
 done
+# The S3 server of the tests, in a place of its own.
+moto="$HOME/.cache/provision/moto"
+s3_server() {
+  if [ -x "$moto/bin/moto_server" ]; then return; fi
+  echo "== installing moto into $moto"
+  python3 -m venv "$moto"
+  "$moto/bin/pip" install --quiet --disable-pip-version-check 'moto[server,s3]==5.2.1'
+}
 if [ ${#missing[@]} -eq 0 ]; then
+  s3_server
   exit 0
 fi
 if [ "$(id -u)" != 0 ]; then
@@ -49,3 +59,4 @@ if [ ! -e "$policy" ]; then
   trap 'rm -f "$policy"' EXIT
 fi
 apt-get install -y -qq --no-install-recommends --allow-downgrades "${specs[@]}" >/dev/null
+s3_server

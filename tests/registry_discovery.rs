@@ -4,7 +4,7 @@
 
 mod registryd;
 
-use provision::registry::{Deed, Digest, Seen, Settings, Verdict, Witness};
+use provision::registry::{Deed, Digest, Seen, Verdict, Witness};
 use registryd::*;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -117,7 +117,7 @@ impl Witness for Notes {
 async fn the_witness_is_told_and_counters_count() {
     let dir = tempfile::tempdir().unwrap();
     let notes = Arc::new(Notes::default());
-    let mut settings = Settings::local(dir.path()).unwrap();
+    let mut settings = settings(dir.path());
     settings.witness = notes.clone();
     let s = serve(settings).await;
     let (d, _) = s.push_image("a", "v1", b"layer").await;
@@ -157,13 +157,13 @@ fn verdicts(report: &provision::registry::GcReport, what: &str) -> Vec<(String, 
 #[tokio::test]
 async fn a_damaged_manifest_is_not_served_and_stops_collection() {
     let dir = tempfile::tempdir().unwrap();
-    let mut settings = Settings::local(dir.path()).unwrap();
+    let mut settings = settings(dir.path());
     (settings.grace, settings.wait) = (Duration::ZERO, Duration::ZERO);
     settings.untagged = Some(Duration::ZERO);
     let s = serve(settings).await;
     let (d, m) = s.push_image("a", "v1", b"layer").await;
-    let at = dir.path().join("repos/a/_manifests").join(format!("sha256-{}", d.hex()));
-    std::fs::write(&at, m.to_string().replace("layer", "lawyer")).unwrap();
+    let at = format!("repos/a/_manifests/sha256-{}", d.hex());
+    s.storage.write(&at, m.to_string().replace("layer", "lawyer").into()).await.unwrap();
     let r = s.get("/v2/a/manifests/v1").await;
     assert_eq!((r.status().as_u16(), code(r).await.as_str()), (500, "UNKNOWN"));
     for _ in 0..4 {
@@ -178,7 +178,7 @@ async fn a_damaged_manifest_is_not_served_and_stops_collection() {
 #[tokio::test]
 async fn garbage_goes_in_steps_and_comes_back_when_used() {
     let dir = tempfile::tempdir().unwrap();
-    let mut settings = Settings::local(dir.path()).unwrap();
+    let mut settings = settings(dir.path());
     (settings.grace, settings.wait) = (Duration::ZERO, Duration::ZERO);
     let s = serve(settings).await;
     let (d, _) = s.push_image("a", "v1", b"kept").await;
@@ -199,14 +199,12 @@ async fn garbage_goes_in_steps_and_comes_back_when_used() {
         s.registry.collect_garbage(false).await.unwrap();
     }
     assert_eq!(s.get(&path).await.status(), 404);
-    let placed = dir.path().join("blobs/sha256").join(&lost.hex()[..2]).join(lost.hex());
-    let trash = dir.path().join("trash").join(format!("sha256-{}", lost.hex()));
-    assert!(!placed.exists() && !trash.exists());
+    assert!(s.storage.blob(&lost).await.unwrap().is_none());
     let r = s.get("/v2/a/manifests/v1").await;
     assert_eq!(r.status(), 200);
     assert!(s.registry.verify_store().await.unwrap().damage.is_empty());
     // With a grace age nothing young goes.
-    let mut settings = Settings::local(dir.path()).unwrap();
+    let mut settings = registryd::settings(dir.path());
     settings.untagged = Some(Duration::ZERO);
     let s = serve(settings).await;
     s.push_blob("a", b"young").await;
@@ -224,13 +222,9 @@ async fn verification_names_each_thing_that_is_wrong() {
     let (d, _) = s.push_image("a", "v1", b"layer").await;
     s.push_image("b", "v1", b"other").await;
     assert!(s.registry.verify_store().await.unwrap().damage.is_empty());
-    let at = |x: &[u8]| {
-        let d = Digest::of(x);
-        dir.path().join("blobs/sha256").join(&d.hex()[..2]).join(d.hex())
-    };
-    std::fs::write(at(b"layer"), b"rotte").unwrap();
-    std::fs::remove_file(at(b"other")).unwrap();
-    std::fs::write(dir.path().join("repos/b/_tags/lost"), Digest::of(b"?").to_string()).unwrap();
+    s.rot(&Digest::of(b"layer"), b"rotte").await;
+    s.lose(&Digest::of(b"other")).await;
+    s.storage.write("repos/b/_tags/lost", Digest::of(b"?").to_string().into()).await.unwrap();
     let report = s.registry.verify_store().await.unwrap();
     let found: Vec<(&str, &str)> =
         report.damage.iter().map(|d| (d.what, d.repository.as_str())).collect();

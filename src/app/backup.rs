@@ -10,9 +10,10 @@
 //! DIR/<time>/backup.json             what it holds
 //! ```
 
+use super::images_at;
 use crate::config::deployment::Deployment;
 use crate::model::Time;
-use crate::registry::{BackupReport, Registry, RegistryError, Settings};
+use crate::registry::{BackupReport, Registry, RegistryError};
 use crate::store::sqlite;
 use crate::tls;
 use anyhow::{Context, Result, bail};
@@ -99,8 +100,9 @@ pub fn backup(c: &Deployment, a: &BackupArgs) -> Result<()> {
     for file in keys {
         carry(&c.state_dir.join(&file), &part.join("state").join(&file))?;
     }
+    let settings = images_at::settings(c)?;
     let report = runtime()?.block_on(async {
-        let registry = Registry::open(Settings::local(&c.storage)?).await?;
+        let registry = Registry::open(settings).await?;
         let until = Instant::now() + PATIENCE;
         loop {
             match registry.back_up(&part.join("repos"), &a.dir.join("blobs")).await {
@@ -227,16 +229,29 @@ pub fn restore(c: &Deployment, a: &RestoreArgs) -> Result<()> {
     if content.version != 1 {
         bail!("{}: version {} is not known here", from.display(), content.version);
     }
-    for dir in [&c.state_dir, &c.storage] {
+    let dirs: Vec<&PathBuf> =
+        if c.s3.is_some() { vec![&c.state_dir] } else { vec![&c.state_dir, &c.storage] };
+    for dir in &dirs {
         empty(dir)?;
     }
     let database = database(c);
     if let Some(d) = database.as_ref().filter(|d| d.exists()) {
         bail!("{} is there already: move it away", d.display());
     }
-    for dir in [&c.state_dir, &c.storage] {
+    for dir in &dirs {
         private_dir(dir)?;
     }
+    let (runtime, settings) = (runtime()?, images_at::settings(c)?);
+    let registry = runtime.block_on(async {
+        let r = Registry::open(settings).await?;
+        if !r.is_empty().await? {
+            return Err(RegistryError::Content(format!(
+                "{} is not empty: a backup is restored into an empty one only",
+                images_at::describe(c)
+            )));
+        }
+        Ok(r)
+    })?;
     let mut keys = Vec::new();
     keys_of(&from.join("state"), None, &mut keys)?;
     for file in &keys {
@@ -246,8 +261,7 @@ pub fn restore(c: &Deployment, a: &RestoreArgs) -> Result<()> {
         Some(to) => sqlite::copy(&from.join(DATABASE), &to)?,
         None => println!("not restored the database: restore Redis by its own means"),
     }
-    let (back, checked) = runtime()?.block_on(async {
-        let registry = Registry::open(Settings::local(&c.storage)?).await?;
+    let (back, checked) = runtime.block_on(async {
         let back = registry.restore(&from.join("repos"), &a.dir.join("blobs")).await?;
         Ok::<_, RegistryError>((back, registry.verify_store().await?))
     })?;

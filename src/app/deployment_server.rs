@@ -1,7 +1,7 @@
 //! The deployment server, put together: store, book, registry, API, TLS.
 
 use super::shelf::{OwnShelf, Records};
-use super::{claim, daemon, listen, peer, tokens, upkeep};
+use super::{claim, daemon, follow, images_at, listen, peer, tokens, upkeep};
 use crate::api::deployment::gate::Keeper;
 use crate::api::deployment::promote::{House, Judge};
 use crate::api::deployment::workload::Workloads;
@@ -63,7 +63,17 @@ pub fn check(config: &Deployment) -> Result<()> {
     }
     let may: Vec<String> = nodes.iter().map(ToString::to_string).collect();
     println!("registry     https://{}/v2/ for {}", config.listen, names(config).join(", "));
-    println!("images       {}", config.storage.display());
+    println!("images       {}", images_at::describe(config));
+    if let Some(s3) = &config.s3 {
+        images_at::bucket(s3)?;
+        let from = s3.credentials_file.as_ref().map(|f| f.display().to_string());
+        println!("bucket keys  from {}", from.as_deref().unwrap_or("the environment"));
+    }
+    if let Some(f) = &config.follow {
+        follow::access(config, f)?;
+        let what = if f.images { f.repositories.join(" ") } else { "certificates alone".into() };
+        println!("follows      {} in {what}, every {} s", f.leader, f.every.as_secs());
+    }
     println!("nodes may    {}", may.join(" "));
     println!("store        {}", config.store.split('@').next_back().unwrap_or_default());
     Ok(())
@@ -98,12 +108,16 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
     let book = Arc::new(Book::open(store.clone(), master, known, anonymous, nodes).await?);
 
     let (deeds, seen) = mpsc::channel(WITNESSED);
-    let mut settings = registry::Settings::local(&config.storage)
-        .with_context(|| config.storage.display().to_string())?;
+    let mut settings = follow::settings(config)?;
     settings.gate = Arc::new(Keeper(book.clone()));
     settings.witness = Arc::new(Clerk(deeds));
     settings.grace = config.grace;
-    let registry = Arc::new(Registry::open(settings).await?);
+    let registry = Registry::open(settings).await;
+    let registry = Arc::new(registry.with_context(|| images_at::describe(config))?);
+    let follows = match &config.follow {
+        Some(f) => Some(follow::prepare(config, f, &registry, book.clone(), authority.pem())?),
+        None => None,
+    };
     let dir = std::path::absolute(config.state_dir.join("ingest"))?;
     let mut settings = PipelineSettings::new(dir);
     // Beside the other keys, where a backup takes it along.
@@ -127,6 +141,7 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
         registry: registry.clone(),
         workloads: Workloads::open(&*store).await?,
         house: House::new(config.rules.clone(), judge(pipeline.verifying_key())),
+        following: follows.as_ref().map(follow::Follows::following),
     });
 
     let listener = listen::tcp(config.listen)?;
@@ -159,9 +174,13 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
     }
     let (d, s, after) = (desk.clone(), stop.clone(), config.node_lost);
     tasks.spawn(async move { ("watch over nodes", upkeep::watch(d, after, s).await) });
+    if let Some(f) = follows {
+        let s = stop.clone();
+        tasks.spawn(async move { ("following", f.run(s).await) });
+    }
     let recorder = tokio::spawn(record(book.clone(), seen));
 
-    tracing::info!(listen = %config.listen, store = store.name(), storage = %config.storage.display(), "serving");
+    tracing::info!(listen = %config.listen, store = store.name(), storage = images_at::describe(config), "serving");
     let outcome = tokio::select! {
         r = daemon::stop_signal() => r,
         Some(ended) = tasks.join_next() => match ended {
@@ -268,7 +287,8 @@ fn make_dirs(c: &Deployment) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     let mut private = std::fs::DirBuilder::new();
     private.recursive(true).mode(0o700);
-    for d in [&c.state_dir, &c.storage, &c.state_dir.join("tls")] {
+    let images = c.s3.is_none().then_some(&c.storage);
+    for d in [&c.state_dir, &c.state_dir.join("tls")].into_iter().chain(images) {
         private.create(d).with_context(|| d.display().to_string())?;
     }
     Ok(())

@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod certificates;
 pub mod check;
 mod demo;
+mod follow;
 pub mod images;
 pub mod ingest;
 pub mod install;
@@ -149,6 +150,11 @@ enum Verb {
         after_help = "Examples:\n  provision verify-store\n  provision --output json verify-store\n\nExit code 1 when anything is not as it must be."
     )]
     VerifyStore,
+    /// Whom the deployment server follows, and how far behind it is
+    #[command(
+        after_help = "Examples:\n  provision follow\n  provision --output json follow\n\nExit code 1 when not all is here as the leader has it."
+    )]
+    Follow,
     /// How the deployment server is backed up
     #[command(
         after_help = "Examples, on the deployment host, as root:\n  deployment-server backup DIR\n  deployment-server restore DIR"
@@ -294,6 +300,7 @@ async fn act(cli: Cli) -> Result<(), Fail> {
         Verb::Import(a) => carry::import(&s, a).await,
         Verb::Gc(a) => upkeep::gc(&s, a).await,
         Verb::VerifyStore => upkeep::verify(&s).await,
+        Verb::Follow => follow::run(&s).await,
         Verb::Install(a) => install::run(&s, a).await,
         Verb::Power(a) => power::run(&s, a).await,
         Verb::Nodes(a) => nodes::run(&s, a).await,
@@ -328,5 +335,6 @@ fn of_deployment(verb: &Verb) -> bool {
             | Verb::Import(_)
             | Verb::Gc(_)
             | Verb::VerifyStore
+            | Verb::Follow
     )
 }

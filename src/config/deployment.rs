@@ -1,6 +1,9 @@
 //! `deployment-server.toml`: the file as written and as used. Every key has a
 //! default, so that an empty file is a whole configuration.
 
+use super::bucket::{self, S3};
+use super::follow::{self, Follow};
+use super::resolved::Fault;
 use super::{ConfigError, from_toml, line_of};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -25,6 +28,7 @@ struct Wire {
     nodes: WireNodes,
     #[serde(default)]
     ingest: WireIngest,
+    follow: Option<follow::WireFollow>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -37,7 +41,8 @@ struct WireTls {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WireRegistry {
-    storage: Option<PathBuf>,
+    storage: Option<Spanned<PathBuf>>,
+    s3: Option<bucket::WireS3>,
     #[serde(default)]
     anonymous: Vec<String>,
     grace_hours: Option<Spanned<u32>>,
@@ -111,8 +116,12 @@ pub struct Deployment {
     pub names: Vec<String>,
     /// Certificate chain and key of one's own, in place of ours.
     pub own_certificate: Option<(PathBuf, PathBuf)>,
-    /// Where images are kept.
+    /// Where images are kept, unless in a bucket.
     pub storage: PathBuf,
+    /// The bucket in which images are kept.
+    pub s3: Option<S3>,
+    /// Whose images this server has, too.
+    pub follow: Option<Follow>,
     /// `PREFIX:pull` for everybody, without login.
     pub anonymous: Vec<String>,
     /// What nodes may do.
@@ -182,6 +191,13 @@ pub fn parse(text: &str, file: &str, base: &Path) -> Result<Deployment, ConfigEr
             return Err(at(Some(n.span().start), m));
         }
     }
+    let placed = |f: Fault| at(f.at, f.message);
+    if let (Some(dir), Some(_)) = (&w.registry.storage, &w.registry.s3) {
+        let m = "storage is a directory and [registry.s3] a bucket: one of the two";
+        return Err(at(Some(dir.span().start), m.into()));
+    }
+    let s3 = w.registry.s3.map(|b| bucket::s3(b, base)).transpose().map_err(placed)?;
+    let follow = w.follow.map(|f| follow::follow(f, base)).transpose().map_err(placed)?;
     let gc_hours = match &w.registry.gc_hours {
         // Zero stands for never.
         Some(n) if *n.as_ref() == 0 => None,
@@ -201,7 +217,10 @@ pub fn parse(text: &str, file: &str, base: &Path) -> Result<Deployment, ConfigEr
         socket: base.join(w.socket.unwrap_or_else(|| "/run/provision-deployment/api.sock".into())),
         names: w.names.into_iter().map(Spanned::into_inner).collect(),
         own_certificate,
-        storage: state_dir.join(w.registry.storage.unwrap_or_else(|| "registry".into())),
+        storage: state_dir
+            .join(w.registry.storage.map_or_else(|| "registry".into(), Spanned::into_inner)),
+        s3,
+        follow,
         anonymous: w.registry.anonymous,
         node_rights: w.nodes.rights.unwrap_or_else(|| vec!["*:pull".into()]),
         certificate_life: hours(

@@ -100,7 +100,17 @@ impl Registry {
         documents: &Path,
         blobs: &Path,
     ) -> Result<BackupReport, RegistryError> {
-        let _lease = self.store.lease().await?.ok_or(RegistryError::Collecting)?;
+        let lease = self.store.lease().await?.ok_or(RegistryError::Collecting)?;
+        let copied = self.back_up_all(documents, blobs).await;
+        lease.end().await;
+        copied
+    }
+
+    async fn back_up_all(
+        &self,
+        documents: &Path,
+        blobs: &Path,
+    ) -> Result<BackupReport, RegistryError> {
         let mut report = BackupReport::default();
         let mut all = Blobs::default();
         fs::create_dir_all(documents).map_err(io(documents))?;
@@ -125,7 +135,7 @@ impl Registry {
         report: &mut BackupReport,
         blobs: &mut Blobs,
     ) -> Result<(), RegistryError> {
-        let mut folders = vec![keys::tags(repo)];
+        let mut folders = vec![keys::tags(repo), keys::followed(repo)];
         for s in self.store.children(&keys::all_referrers(repo)).await?.folders {
             folders.push(format!("{}/{s}", keys::all_referrers(repo)));
         }

@@ -32,6 +32,8 @@ impl Registry {
             }
             Some(_) => {}
             None if self.take_back(repository, digest).await? => {}
+            // A third look: another client may have taken it back meanwhile.
+            None if self.store.stat(&link).await?.is_some() => {}
             None => return Ok(None),
         }
         Ok(self.store.blob(digest).await?.map(|(s, _)| s))
@@ -53,16 +55,26 @@ impl Registry {
 
     /// Gives `repository` the blob. The link is written first; then, if
     /// garbage collection set the bytes aside meanwhile, they come back.
+    ///
+    /// Collection releases a link by writing `released`, removing the link and
+    /// looking whether `released` still stands; here the link is written,
+    /// `released` removed, and looked whether the link still stands. Of two
+    /// that meet, one sees that both are gone, and writes the link again.
     pub(super) async fn link(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<(), StorageError> {
         let link = keys::link(repository, digest);
-        if !self.store.create(&link, Bytes::new()).await? {
-            self.store.touch(&link).await?;
+        loop {
+            if !self.store.create(&link, Bytes::new()).await? {
+                self.store.touch(&link).await?;
+            }
+            self.store.remove(&keys::released(repository, digest)).await?;
+            if self.store.stat(&link).await?.is_some() {
+                break;
+            }
         }
-        self.store.remove(&keys::released(repository, digest)).await?;
         if let Some((_, Shelf::Trash)) = self.store.blob(digest).await? {
             self.store.restore(digest).await?;
         }

@@ -18,9 +18,9 @@ use std::sync::Arc;
 pub const ATTESTATION: &str = "application/vnd.in-toto+json";
 
 /// Most manifests that are copied at once.
-const MOST: usize = 10_000;
+pub(super) const MOST: usize = 10_000;
 /// And their bytes: they are in memory together.
-const MOST_BYTES: usize = 64 * 1024 * 1024;
+pub(super) const MOST_BYTES: usize = 64 * 1024 * 1024;
 /// Largest attestation that is read, in bytes.
 const LARGEST_ATTESTATION: u64 = 16 * 1024 * 1024;
 /// Most attestations of one image that are read.
@@ -63,6 +63,7 @@ impl Registry {
         tag: Option<&Tag>,
         replace: bool,
     ) -> Result<Copied, Fault> {
+        self.refuse_if_followed(to)?;
         let writing = self.writing()?;
         let me = self.clone();
         let (from, digest, to, tag) = (from.clone(), digest.clone(), to.clone(), tag.cloned());
@@ -138,7 +139,7 @@ impl Registry {
     }
 
     /// Lets `tag` point to `digest`, whose manifest is there.
-    async fn set_tag(
+    pub(super) async fn set_tag(
         &self,
         repo: &RepositoryName,
         tag: &Tag,
@@ -232,7 +233,7 @@ impl Registry {
 }
 
 /// Children before those that name them.
-fn sorted(all: Vec<(Digest, Manifest, Bytes)>) -> Vec<(Digest, Manifest, Bytes)> {
+pub(super) fn sorted(all: Vec<(Digest, Manifest, Bytes)>) -> Vec<(Digest, Manifest, Bytes)> {
     let known: BTreeSet<Digest> = all.iter().map(|(d, ..)| d.clone()).collect();
     let (mut out, mut placed, mut rest) = (Vec::new(), BTreeSet::new(), all);
     while !rest.is_empty() {

@@ -150,6 +150,15 @@ impl From<StorageError> for Fault {
             StorageError::NoUpload => {
                 Self::new(Code::BlobUploadUnknown, "no such upload: begin a new one")
             }
+            StorageError::Away(why) => {
+                tracing::error!(why, "the registry's bucket cannot be used");
+                Self::new(
+                    Code::Unknown,
+                    "the registry's bucket cannot be used now; /readyz says why: try again soon",
+                )
+                .status(503)
+                .header("Retry-After", "5")
+            }
             e => {
                 // The path stays in the log: it is nothing for a stranger.
                 tracing::error!(error = %e, "registry storage");

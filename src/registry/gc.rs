@@ -114,7 +114,13 @@ impl Registry {
     /// When another process collects, or the storage fails; what was done up
     /// to then is whole.
     pub async fn collect_garbage(&self, dry_run: bool) -> Result<GcReport, RegistryError> {
-        let _lease = self.store.lease().await?.ok_or(RegistryError::Collecting)?;
+        let lease = self.store.lease().await?.ok_or(RegistryError::Collecting)?;
+        let collected = self.collect(dry_run).await;
+        lease.end().await;
+        collected
+    }
+
+    async fn collect(&self, dry_run: bool) -> Result<GcReport, RegistryError> {
         let report = GcReport { dry_run, ..GcReport::default() };
         let mut run =
             Run { registry: self, report, linked: BTreeMap::new(), gone: BTreeSet::new() };
@@ -306,6 +312,10 @@ impl Run<'_> {
                         r.store.write(&keys::released(repo, &d), Bytes::new()).await?;
                         r.store.remove(&keys::link(repo, &d)).await?;
                         released.push(d.clone());
+                        // Somebody used it just now: see `link`.
+                        if r.store.stat(&keys::released(repo, &d)).await?.is_none() {
+                            r.link(repo, &d).await?;
+                        }
                     }
                     Verdict::SetAside
                 }

@@ -8,6 +8,8 @@
 //! repos/<name>/_blobs/sha256-<hex>              this repository has this blob
 //! repos/<name>/_released/sha256-<hex>           had it; back at its next use
 //! repos/<name>/_referrers/sha256-<subject>/sha256-<hex>   a descriptor
+//! repos/<name>/_followed/<tag>                  the digest that came from the leader
+//! follow/sha256-<hex>                           `<name> <id>`: the upload it comes into
 //! uploads/<id>                                  {"repository": …}
 //! ```
 //!
@@ -74,6 +76,21 @@ pub fn referrers(name: &RepositoryName, subject: &Digest) -> String {
 /// One of them.
 pub fn referrer(name: &RepositoryName, subject: &Digest, of: &Digest) -> String {
     format!("{}/{}", referrers(name, subject), of.dashed())
+}
+
+/// Its tags that came from the leader, see `follow`.
+pub fn followed(name: &RepositoryName) -> String {
+    format!("{REPOS}/{name}/_followed")
+}
+
+/// One of them.
+pub fn mark(name: &RepositoryName, tag: &Tag) -> String {
+    format!("{REPOS}/{name}/_followed/{tag}")
+}
+
+/// A blob on its way from the leader.
+pub fn fetch(digest: &Digest) -> String {
+    format!("follow/{}", digest.dashed())
 }
 
 /// An upload session.

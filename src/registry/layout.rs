@@ -156,6 +156,7 @@ impl Registry {
         repository: &RepositoryName,
         reference: &Reference,
     ) -> Result<Digest, RegistryError> {
+        self.refuse_if_followed(repository)?;
         let index: Value = serde_json::from_slice(&small(&dir.join("index.json"))?)
             .map_err(|e| RegistryError::Content(format!("index.json: {e}")))?;
         let all = index["manifests"].as_array().cloned().unwrap_or_default();

@@ -6,7 +6,7 @@
 //! `storage` keeps documents and blobs; `keys` says where; `blobs`,
 //! `manifests`, `upload` do what clients ask; `gc`, `verify`, `layout`, `copy`,
 //! `survey`, `backup` what operators ask, `own` what the program around it
-//! does; `http` is the protocol.
+//! does; `follow` takes in what another registry has; `http` is the protocol.
 //!
 //! All state is in the store, so that several servers may share a bucket. The
 //! rule that keeps it whole without transactions: *who refers, writes the
@@ -19,7 +19,9 @@ mod blobs;
 mod copy;
 mod digest;
 mod error;
+pub mod follow;
 mod gc;
+mod health;
 mod http;
 mod keys;
 mod layout;
@@ -76,6 +78,8 @@ pub struct Settings {
     /// Manifests without a tag that nothing refers to are garbage after so
     /// long; `None` keeps them, since they can be pulled by digest.
     pub untagged: Option<Duration>,
+    /// Repositories that follow another registry, and are read-only here.
+    pub followed: Option<follow::Followed>,
 }
 
 impl Settings {
@@ -98,6 +102,7 @@ impl Settings {
             wait: Duration::from_secs(24 * 3600),
             upload_age: Duration::from_secs(24 * 3600),
             untagged: None,
+            followed: None,
         }
     }
 }

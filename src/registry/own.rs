@@ -31,6 +31,7 @@ impl Registry {
         media_type: &str,
         content: Bytes,
     ) -> Result<Digest, RegistryError> {
+        self.refuse_if_followed(repository)?;
         let of = self.manifest(repository, &Reference::Digest(subject.clone())).await?;
         let empty = Bytes::from_static(b"{}");
         let (config, layer) = (Digest::of(&empty), Digest::of(&content));

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test binary uses some of these")]
 
+pub mod tap;
+
 use provision::registry::Digest;
 use serde_json::{Value, json};
 use std::fs;
@@ -65,12 +67,69 @@ impl Server {
         let at = format!("127.0.0.1:{}", free_port());
         let s = Self { dir: dir.to_owned(), at, child: None };
         fs::create_dir_all(dir).unwrap();
+        s.configure(registry);
+        s
+    }
+
+    /// Writes the configuration anew; it holds from the next start.
+    pub fn configure(&self, registry: &str) {
         let text = format!(
             "state_dir = \"state\"\nlisten = \"{}\"\nsocket = \"api.sock\"\n[registry]\n{registry}",
-            s.at
+            self.at
         );
-        fs::write(dir.join("deployment-server.toml"), text).unwrap();
+        fs::write(self.dir.join("deployment-server.toml"), text).unwrap();
+    }
+
+    /// Of the same authority as `other`, and with its key for logins: what
+    /// people do who set up a second server.
+    pub fn beside(other: &Self, dir: &Path, registry: &str) -> Self {
+        let s = Self::new(dir, registry);
+        fs::create_dir_all(s.state().join("tls")).unwrap();
+        for f in ["tls/ca.pem", "tls/ca.key", "secret.key"] {
+            fs::copy(other.state().join(f), s.state().join(f)).unwrap();
+        }
+        s.daemon(&["init"]).ok();
         s
+    }
+
+    /// A token of this server with this role, in a file for its owner alone.
+    pub fn token(&self, name: &str, role: &str, file: &Path) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let server = format!("unix:{}", self.dir.join("api.sock").display());
+        let args = ["--server", &server, "tokens", "add", name, "--role", role];
+        let said = self.cli(&args).ok();
+        let token = said.split_whitespace().find(|w| w.starts_with("pv_")).unwrap();
+        fs::write(file, token).unwrap();
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// Over TLS, as a client elsewhere.
+    pub fn https(&self) -> reqwest::Client {
+        let config = provision::tls::pin::with_ca(&self.state().join("tls/ca.pem")).unwrap();
+        reqwest::Client::builder().tls_backend_preconfigured(config).build().unwrap()
+    }
+
+    /// Waits until `good` says so, at most a minute.
+    pub fn until(&self, what: &str, mut good: impl FnMut(&Self) -> bool) {
+        let until = Instant::now() + LIMIT;
+        while !good(self) {
+            if Instant::now() >= until {
+                let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+                panic!("not within a minute: {what}\n{log}");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// Memory in kB: `VmRSS` now, or `VmHWM`, the most it ever held.
+    pub fn memory(&self, which: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|l| l.starts_with(which)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     pub fn started(dir: &Path, registry: &str) -> Self {

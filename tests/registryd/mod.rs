@@ -3,6 +3,11 @@
 
 #![allow(dead_code, reason = "each test binary uses some of these")]
 
+pub mod moto;
+
+use provision::model::Secret;
+use provision::registry::storage::Storage;
+use provision::registry::storage::s3::Bucket;
 use provision::registry::{Digest, Registry, Settings, routes};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -26,9 +31,35 @@ pub fn client() -> Client {
     Client::builder().no_proxy().timeout(Duration::from_secs(600)).build().unwrap()
 }
 
+/// A bucket on the S3 server of the tests, below `prefix`.
+pub fn bucket(prefix: &str) -> Bucket {
+    provision::tls::install_provider();
+    Bucket {
+        name: moto::BUCKET.into(),
+        endpoint: Some(moto::endpoint().into()),
+        region: "us-east-1".into(),
+        prefix: prefix.into(),
+        ca: None,
+        key_id: Secret::new("test"),
+        secret: Secret::new("test-test"),
+        session: None,
+    }
+}
+
+/// On the directory; in `registry_s3`, on a bucket, below a prefix that stands
+/// for the directory.
+pub fn settings(dir: &Path) -> Settings {
+    if !module_path!().starts_with("registry_s3::") {
+        return Settings::local(dir).unwrap();
+    }
+    let prefix = Digest::of(dir.as_os_str().as_encoded_bytes()).hex()[..16].to_owned();
+    Settings::on(Arc::new(bucket(&prefix).open().unwrap()))
+}
+
 /// A registry in this process.
 pub struct Served {
     pub registry: Arc<Registry>,
+    pub storage: Arc<dyn Storage>,
     pub http: Client,
     pub at: SocketAddr,
     task: tokio::task::JoinHandle<()>,
@@ -41,19 +72,41 @@ impl Drop for Served {
 }
 
 pub async fn serve(settings: Settings) -> Served {
+    let storage = settings.storage.clone();
     let registry = Arc::new(Registry::open(settings).await.unwrap());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let app = routes(registry.clone());
     let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-    Served { registry, http: client(), at, task }
+    Served { registry, storage, http: client(), at, task }
 }
 
 pub async fn on(dir: &Path) -> Served {
-    serve(Settings::local(dir).unwrap()).await
+    serve(settings(dir)).await
 }
 
 impl Served {
+    /// The blob's bytes become others, as a bad disk makes them.
+    pub async fn rot(&self, d: &Digest, bytes: &[u8]) {
+        let at = match self.storage.read(&format!("blobs/sha256-{}", d.hex()), 4096).await.unwrap()
+        {
+            Some(record) => {
+                let v: Value = serde_json::from_slice(&record).unwrap();
+                format!("data/{}/c-{:020}", v["upload"].as_str().unwrap(), 0)
+            }
+            None => format!("blobs/sha256/{}/{}", &d.hex()[..2], d.hex()),
+        };
+        self.storage.write(&at, bytes.to_vec().into()).await.unwrap();
+    }
+
+    /// The blob's bytes are gone.
+    pub async fn lose(&self, d: &Digest) {
+        let dashed = format!("blobs/sha256-{}", d.hex());
+        let placed = format!("blobs/sha256/{}/{}", &d.hex()[..2], d.hex());
+        let gone = self.storage.remove(&dashed).await.unwrap();
+        assert!(gone || self.storage.remove(&placed).await.unwrap(), "{d} was not there");
+    }
+
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("http://{}{path}", self.at))
     }

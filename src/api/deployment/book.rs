@@ -220,6 +220,29 @@ impl Book {
         Ok(())
     }
 
+    /// Takes in certificates that another server of the same authority signed
+    /// or refused; says how many of them are known here now. What is refused
+    /// at one of the two is refused at both.
+    ///
+    /// # Errors
+    /// The store; nothing was taken in.
+    pub async fn take_certificates(&self, theirs: Vec<Certificate>) -> Result<u64, StoreError> {
+        let known = theirs.len() as u64;
+        let mut new = theirs;
+        {
+            let ours = read(&self.certificates);
+            new.retain(|c| match ours.get(&c.serial) {
+                None => true,
+                Some(o) => o.revoked.is_none() && c.revoked.is_some(),
+            });
+        }
+        let batch = Batch::new();
+        for some in new.chunks(256) {
+            self.put_certificates(some.to_vec(), batch.clone()).await?;
+        }
+        Ok(known)
+    }
+
     /// Who sent this request. `Err` is the reason why what it showed is not
     /// good; nothing shown is [`Who::Anonymous`].
     pub async fn who(&self, parts: &Parts) -> Result<Who, String> {

@@ -12,21 +12,25 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The store takes writes.
-pub(super) async fn readyz(State(desk): State<Arc<Desk>>) -> Result<&'static str, Problem> {
-    match desk.book.store().health().await {
-        Ok(()) => Ok("ready\n"),
-        Err(e) => Err(Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("{e}; pulls and pushes go on, what is recorded is refused"),
-        )),
+/// The store takes writes, and the registry's storage answers.
+pub(super) async fn readyz(State(desk): State<Arc<Desk>>) -> Result<String, Problem> {
+    let away = |why| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, why));
+    let (store, images) = tokio::join!(desk.book.store().health(), desk.registry.health());
+    if let Err(e) = images {
+        return away(format!("{e}; neither pulls nor pushes work until it answers again"));
     }
+    if let Err(e) = store {
+        return away(format!("{e}; pulls and pushes go on, what is recorded is refused"));
+    }
+    let follows = desk.following.as_ref().map(|f| f.line()).unwrap_or_default();
+    Ok(format!("ready\n{follows}"))
 }
 
 /// Numbers for Prometheus (text format 0.0.4).
 pub(super) async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
     let c = desk.registry.counts();
-    let up = u64::from(desk.book.store().health().await.is_ok());
+    let (store, images) = tokio::join!(desk.book.store().health(), desk.registry.health());
+    let (up, storage_up) = (u64::from(store.is_ok()), u64::from(images.is_ok()));
     let mut out = String::new();
     for (name, kind, n) in [
         ("registry_requests_total", "counter", c.requests),
@@ -36,9 +40,13 @@ pub(super) async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
         ("registry_sent_bytes_total", "counter", c.bytes_out),
         ("registry_uploads", "gauge", c.uploads_in_flight),
         ("store_up", "gauge", up),
+        ("registry_storage_up", "gauge", storage_up),
     ] {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "# TYPE provision_{name} {kind}\nprovision_{name} {n}");
+    }
+    if let Some(f) = &desk.following {
+        f.metrics(&mut out);
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], out).into_response()
 }

@@ -1,9 +1,8 @@
 //! The deployment server's resources: who people and nodes are (`people`,
 //! `certificates`, `login`), and what they may do in the registry (`gate`); how
 //! images come from source (`ingest`); what is in it (`catalog`), how it is
-//! kept (`upkeep`), what moves up in it (`promote`,
-//! `checks`), and where it went
-//! (`workload`).
+//! kept (`upkeep`), what moves up in it (`promote`, `checks`), whom it follows
+//! (`follow`), and where its images went (`workload`).
 //! `book` holds all of it in memory and in the store.
 //!
 //! Rights are looked up at every request, never carried in a token: what is
@@ -13,6 +12,7 @@ pub mod book;
 pub mod catalog;
 pub mod certificates;
 pub mod checks;
+pub mod follow;
 pub mod gate;
 pub mod health;
 pub mod ingest;
@@ -61,6 +61,8 @@ pub struct Desk {
     pub workloads: workload::Workloads,
     /// Rules of its upkeep.
     pub house: promote::House,
+    /// Whom this server follows.
+    pub following: Option<Arc<follow::Following>>,
 }
 
 #[async_trait]
@@ -109,6 +111,7 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/v1/nodes", get(workload::nodes))
         .route("/v1/nodes/{name}", get(workload::node))
         .route("/v1/metrics/software", get(delivery::software::<Desk>))
+        .route("/v1/follow", get(follow::show))
         .route("/auth/token", get(login::token))
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))

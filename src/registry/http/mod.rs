@@ -98,6 +98,9 @@ async fn answer(registry: &Arc<Registry>, parts: &Parts, body: Body) -> Result<R
             None => f,
         }
     })?;
+    if let (Verb::Push | Verb::Delete, Some(name)) = (&action.verb, &action.repository) {
+        registry.refuse_if_followed(name)?;
+    }
     let call = Call { registry, parts, query, caller };
     let unsupported =
         || Fault::new(Code::Unsupported, format!("{} does not work here", parts.method));

@@ -10,7 +10,7 @@
 //! tmp/                      documents being written
 //! ```
 
-use super::{Append, BlobStream, Children, Shelf, Stat, Storage, StorageError};
+use super::{Append, BlobStream, Children, Lease, Shelf, Stat, Storage, StorageError};
 use crate::registry::digest::{Algorithm, Digest};
 use crate::registry::name::UploadId;
 use async_trait::async_trait;
@@ -413,7 +413,7 @@ impl Storage for Local {
         .await
     }
 
-    async fn lease(&self) -> Result<Option<Box<dyn Send>>, StorageError> {
+    async fn lease(&self) -> Result<Option<Lease>, StorageError> {
         self.run(|s| {
             let path = s.root.join("gc.lock");
             let f = OpenOptions::new()
@@ -423,12 +423,16 @@ impl Storage for Local {
                 .open(&path)
                 .map_err(|e| failed("open", &path, e))?;
             match flock(&f, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => Ok(Some(Box::new(f) as Box<dyn Send>)),
+                Ok(()) => Ok(Some(Lease::held(f))),
                 Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
                 Err(e) => Err(failed("lock", &path, e.into())),
             }
         })
         .await
+    }
+
+    async fn health(&self) -> Result<(), StorageError> {
+        read::there(self.root.join("blobs")).await
     }
 
     async fn tidy(&self, age: Duration) -> Result<u64, StorageError> {

@@ -21,6 +21,16 @@ fn next(file: File, left: u64) -> Piece {
     })
 }
 
+/// Whether the directory of blobs is there: one that is not mounted is empty.
+pub(super) async fn there(blobs: PathBuf) -> Result<(), StorageError> {
+    match tokio::fs::metadata(&blobs).await {
+        Ok(m) if m.is_dir() => Ok(()),
+        // The path is in the log at the start, and nothing for a stranger.
+        Ok(_) => Err(StorageError::Away("its directory is not what it was".into())),
+        Err(e) => Err(StorageError::Away(format!("its directory is not there: {}", e.kind()))),
+    }
+}
+
 /// `left` bytes of `file` from where it stands. A file that ends before is an
 /// error: the reader was told a length.
 pub(super) fn stream(file: File, path: PathBuf, left: u64) -> BlobStream {

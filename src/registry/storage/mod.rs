@@ -1,14 +1,20 @@
 //! Where a registry keeps its things: documents by key, and blobs by digest.
 //! `local` is a directory (also on NFS, one server at a time); `object` is a
-//! bucket that several servers share.
+//! bucket that several servers share, `s3` opens one.
 //!
 //! What a storage promises: a document or blob that a call reported as written
 //! is there after a power cut; a document is seen whole or not at all; what
 //! was written is seen by the next read, of every server. Nothing else is
 //! promised, above all no transaction: `gc` says how the rest gets by.
 
+pub mod lease;
 pub mod local;
 pub mod object;
+mod object_append;
+mod object_fault;
+pub mod s3;
+
+pub use lease::Lease;
 
 use super::digest::{Digest, Hasher};
 use super::name::UploadId;
@@ -38,9 +44,12 @@ pub enum StorageError {
         /// Why not.
         source: std::io::Error,
     },
-    /// The object store.
+    /// What is in the object store is not as it must be.
     #[error("object store: {0}")]
     Object(String),
+    /// The storage does not answer, or refuses.
+    #[error("where images are kept cannot be used: {0}")]
+    Away(String),
     /// Another request writes to the same upload.
     #[error("another request is writing to this upload")]
     Busy,
@@ -161,9 +170,10 @@ pub trait Storage: Send + Sync + 'static {
     /// Out of the trash, for good.
     async fn purge(&self, digest: &Digest) -> Result<(), StorageError>;
 
-    /// The right to collect garbage, until dropped; `None` when another
-    /// process has it.
-    async fn lease(&self) -> Result<Option<Box<dyn Send>>, StorageError>;
+    /// The right to collect garbage; `None` when another process has it.
+    async fn lease(&self) -> Result<Option<Lease>, StorageError>;
+    /// Whether it can be used now: asked for something small.
+    async fn health(&self) -> Result<(), StorageError>;
     /// Removes what a crash left half-written and nothing refers to, older
     /// than `age`; says how many bytes.
     async fn tidy(&self, age: Duration) -> Result<u64, StorageError>;

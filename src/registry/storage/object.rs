@@ -7,6 +7,8 @@
 //! data/<upload>/open              it is an upload in flight
 //! data/<upload>/closed            it was placed, or given up: who makes this
 //!                                 object first decides
+//! data/<upload>/replaced          its blob was pushed again, and is another's
+//!                                 pieces now; kept for pulls in flight
 //! blobs/sha256-<hex>              a record: size, upload and pieces
 //! trash/sha256-<hex>              the same, set aside
 //! ```
@@ -14,26 +16,27 @@
 //! An upload becomes a blob by writing one small record that names its pieces.
 //! Nothing is copied, and any server can go on with any upload.
 
-use super::{Append, BlobStream, CHUNK, Children, Shelf, Stat, Storage, StorageError};
-use crate::registry::digest::{Digest, Hasher};
+use super::object_append::Appender;
+use super::object_fault::{failed, found};
+use super::{Append, BlobStream, CHUNK, Children, Lease, Shelf, Stat, Storage, StorageError};
+use crate::registry::digest::Digest;
 use crate::registry::name::UploadId;
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{
     Error, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Largest piece, and what an upload holds in memory at most.
-const PIECE: usize = 8 * CHUNK;
 /// A collector that was not heard of for so long is dead. Were it not, two
 /// would run, which costs time and nothing else.
-const LEASE: Duration = Duration::from_secs(3600);
+const LEASE_LIFE: Duration = Duration::from_secs(3600);
 
 /// See the module.
 #[derive(Clone)]
@@ -53,28 +56,24 @@ impl Record {
     }
 }
 
-fn failed(e: Error) -> StorageError {
-    StorageError::Object(e.to_string())
-}
-
-/// `None` for what is not there.
-fn found<T>(r: object_store::Result<T>) -> Result<Option<T>, StorageError> {
-    match r {
-        Ok(t) => Ok(Some(t)),
-        Err(Error::NotFound { .. }) => Ok(None),
-        Err(e) => Err(failed(e)),
-    }
+/// What there is of an upload.
+#[derive(Default)]
+struct Folder {
+    open: bool,
+    replaced: Option<Stat>,
+    size: u64,
+    newest: Option<SystemTime>,
 }
 
 fn stat_of(m: &ObjectMeta) -> Stat {
     Stat { size: m.size, modified: SystemTime::from(m.last_modified) }
 }
 
-fn folder(id: impl std::fmt::Display) -> String {
+pub(super) fn folder(id: impl std::fmt::Display) -> String {
     format!("data/{id}")
 }
 
-fn piece(id: impl std::fmt::Display, offset: u64) -> Path {
+pub(super) fn piece(id: impl std::fmt::Display, offset: u64) -> Path {
     Path::from(format!("data/{id}/c-{offset:020}"))
 }
 
@@ -89,7 +88,12 @@ impl Object {
         Self { store }
     }
 
-    async fn put(&self, key: &Path, bytes: Bytes, mode: PutMode) -> Result<bool, StorageError> {
+    pub(super) async fn put(
+        &self,
+        key: &Path,
+        bytes: Bytes,
+        mode: PutMode,
+    ) -> Result<bool, StorageError> {
         match self.store.put_opts(key, PutPayload::from(bytes), mode.into()).await {
             Ok(_) => Ok(true),
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
@@ -111,6 +115,27 @@ impl Object {
             lengths.push(s.size);
         }
         Ok(lengths)
+    }
+
+    /// All uploads, placed ones too, by id. One request for each thousand
+    /// objects.
+    async fn folders(&self) -> Result<BTreeMap<String, Folder>, StorageError> {
+        let mut all: BTreeMap<String, Folder> = BTreeMap::new();
+        let mut list = self.store.list(Some(&Path::from("data")));
+        while let Some(m) = list.try_next().await.map_err(failed)? {
+            let mut parts = m.location.parts().skip(1);
+            let (Some(id), Some(name)) = (parts.next(), parts.next()) else { continue };
+            let f = all.entry(id.as_ref().to_owned()).or_default();
+            let s = stat_of(&m);
+            f.size += s.size;
+            f.newest = f.newest.max(Some(s.modified));
+            match name.as_ref() {
+                "open" => f.open = true,
+                "replaced" => f.replaced = Some(s),
+                _ => {}
+            }
+        }
+        Ok(all)
     }
 
     async fn is_open(&self, id: UploadId) -> Result<bool, StorageError> {
@@ -179,77 +204,6 @@ impl Object {
     }
 }
 
-struct Appender {
-    store: Object,
-    id: UploadId,
-    stored: u64,
-    buffer: BytesMut,
-}
-
-#[async_trait]
-impl Append for Appender {
-    fn length(&self) -> u64 {
-        self.stored + self.buffer.len() as u64
-    }
-
-    async fn write(
-        &mut self,
-        batch: Vec<Bytes>,
-        mut hasher: Hasher,
-    ) -> Result<Hasher, StorageError> {
-        for b in batch {
-            hasher.update(&b);
-            self.buffer.extend_from_slice(&b);
-        }
-        if self.buffer.len() >= PIECE {
-            self.flush().await?;
-        }
-        Ok(hasher)
-    }
-
-    async fn flush(&mut self) -> Result<(), StorageError> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let bytes = self.buffer.split().freeze();
-        let size = bytes.len() as u64;
-        let at = piece(self.id, self.stored);
-        if !self.store.put(&at, bytes, PutMode::Create).await? {
-            return Err(StorageError::Busy);
-        }
-        self.stored += size;
-        Ok(())
-    }
-
-    async fn cut(&mut self, length: u64) -> Result<(), StorageError> {
-        self.buffer.clear();
-        // Requests end where pieces end, and only those are cut back to.
-        for (name, _) in self.store.children(&folder(self.id)).await?.documents {
-            let offset = name.strip_prefix("c-").and_then(|o| o.parse::<u64>().ok());
-            if offset.is_some_and(|o| o >= length && o < self.stored) {
-                self.store.remove(&format!("{}/{name}", folder(self.id))).await?;
-            }
-        }
-        self.stored = length;
-        Ok(())
-    }
-}
-
-struct Lease(Object);
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let store = self.0.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(e) = store.remove("gc-lease").await {
-                    tracing::warn!(error = %e, "the lease of garbage collection ends by itself");
-                }
-            });
-        }
-    }
-}
-
 #[async_trait]
 impl Storage for Object {
     async fn read(&self, key: &str, limit: u64) -> Result<Option<Bytes>, StorageError> {
@@ -308,7 +262,7 @@ impl Storage for Object {
 
     async fn append(&self, id: UploadId) -> Result<Box<dyn Append>, StorageError> {
         let stored = self.uploaded(id).await?.ok_or(StorageError::NoUpload)?;
-        Ok(Box::new(Appender { store: self.clone(), id, stored, buffer: BytesMut::new() }))
+        Ok(Box::new(Appender::new(self.clone(), id, stored)))
     }
 
     async fn uploaded(&self, id: UploadId) -> Result<Option<u64>, StorageError> {
@@ -337,8 +291,14 @@ impl Storage for Object {
             return Err(StorageError::NoUpload);
         }
         let text = serde_json::to_vec(&record).map_err(|e| StorageError::Object(e.to_string()))?;
-        if !self.create(&shelf(Shelf::Placed, digest), text.into()).await? {
-            return self.drop_pieces(&record.upload).await;
+        let (key, text) = (shelf(Shelf::Placed, digest), Bytes::from(text));
+        if !self.create(&key, text.clone()).await? {
+            // Ours take the place of those that are there, which may be
+            // rotten: pushing again heals.
+            if let Some((old, _)) = self.record(Shelf::Placed, digest).await? {
+                self.write(&format!("{}/replaced", folder(&old.upload)), Bytes::new()).await?;
+            }
+            self.write(&key, text).await?;
         }
         self.remove(&format!("{}/open", folder(id))).await.map(drop)
     }
@@ -361,15 +321,12 @@ impl Storage for Object {
 
     async fn uploads(&self) -> Result<Vec<(UploadId, Stat)>, StorageError> {
         let mut out = Vec::new();
-        for name in self.children("data").await?.folders {
+        for (name, f) in self.folders().await? {
             let Ok(id) = name.parse::<UploadId>() else { continue };
-            let all = self.children(&folder(id)).await?.documents;
-            if !all.iter().any(|(n, _)| n == "open") {
-                continue;
+            if f.open {
+                let modified = f.newest.unwrap_or_else(|| id.made());
+                out.push((id, Stat { size: f.size, modified }));
             }
-            let size = all.iter().map(|(_, s)| s.size).sum();
-            let newest = all.iter().map(|(_, s)| s.modified).max();
-            out.push((id, Stat { size, modified: newest.unwrap_or_else(|| id.made()) }));
         }
         Ok(out)
     }
@@ -425,17 +382,48 @@ impl Storage for Object {
         self.remove(&shelf(Shelf::Trash, digest)).await.map(drop)
     }
 
-    async fn lease(&self) -> Result<Option<Box<dyn Send>>, StorageError> {
+    async fn lease(&self) -> Result<Option<Lease>, StorageError> {
         if let Some(s) = self.stat("gc-lease").await?
-            && s.age() > LEASE
+            && s.age() > LEASE_LIFE
         {
             self.remove("gc-lease").await?;
         }
         let got = self.create("gc-lease", Bytes::new()).await?;
-        Ok(got.then(|| Box::new(Lease(self.clone())) as Box<dyn Send>))
+        let store = self.clone();
+        Ok(got.then(|| {
+            Lease::until(Box::pin(async move {
+                if let Err(e) = store.remove("gc-lease").await {
+                    tracing::warn!(error = %e, "the lease of garbage collection ends by itself, in an hour");
+                }
+            }))
+        }))
     }
 
-    async fn tidy(&self, _: Duration) -> Result<u64, StorageError> {
-        Ok(0)
+    async fn health(&self) -> Result<(), StorageError> {
+        // Nothing is there; a bucket that is not there says so all the same.
+        self.children("health").await.map(drop)
+    }
+
+    async fn tidy(&self, age: Duration) -> Result<u64, StorageError> {
+        let mut freed = 0;
+        for (id, f) in self.folders().await? {
+            if f.replaced.is_none_or(|s| s.age() <= age) {
+                continue;
+            }
+            let closed = self.read(&format!("{}/closed", folder(&id)), 256).await?;
+            let text = String::from_utf8_lossy(&closed.unwrap_or_default()).into_owned();
+            let still = match text.parse::<Digest>() {
+                Ok(d) => self.find(&d).await?.is_some_and(|(r, ..)| r.upload == id),
+                Err(_) => false,
+            };
+            if still {
+                // Replacing it broke off.
+                self.remove(&format!("{}/replaced", folder(&id))).await?;
+            } else {
+                self.drop_pieces(&id).await?;
+                freed += f.size;
+            }
+        }
+        Ok(freed)
     }
 }
