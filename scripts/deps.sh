@@ -18,7 +18,7 @@ packages=(
   # loaders, stores, and the real clients of the tests
   pxelinux syslinux-common redis-server sqlite3 isc-dhcp-client kea-admin
   dnsmasq-base tftp-hpa atftp tcpdump udev
-  skopeo buildah
+  skopeo buildah podman
 )
 
 missing=()

@@ -14,7 +14,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Filter {
     node: Option<String>,
     since: Option<String>,
@@ -39,6 +40,14 @@ pub fn parse_since(text: &str, now: Time) -> Result<Time, Problem> {
     })
 }
 
+/// The record, newest last; with `Accept: text/event-stream` as it grows.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    tag = "record",
+    params(Filter),
+    responses((status = 200, description = "Events", body = List<Event>))
+)]
 pub(super) async fn query<C: Clerk>(
     _: Caller,
     State(ctx): State<Arc<C>>,
@@ -118,6 +127,13 @@ fn follow<C: Clerk>(ctx: Arc<C>, q: EventQuery) -> impl Stream<Item = Event> {
     })
 }
 
+/// Reads the whole record and checks its chain.
+#[utoipa::path(
+    get,
+    path = "/v1/events/verify",
+    tag = "record",
+    responses((status = 200, description = "What was found", body = ChainReport))
+)]
 pub(super) async fn verify<C: Clerk>(
     _: Caller,
     State(ctx): State<Arc<C>>,

@@ -1,15 +1,15 @@
 //! The deployment server, put together: store, book, registry, API, TLS.
 
 use super::shelf::{OwnShelf, Records};
-use super::{claim, daemon, listen, peer, tokens, upkeep};
+use super::{claim, daemon, ingest, listen, peer, tokens, upkeep};
 use crate::api::deployment::gate::Keeper;
 use crate::api::deployment::promote::{House, Judge};
 use crate::api::deployment::{self, Book, Desk};
 use crate::auth::MasterKey;
 use crate::auth::rights::Grant;
 use crate::config::deployment::Deployment;
+use crate::ingest::Pipeline;
 use crate::ingest::provenance::verify;
-use crate::ingest::{Pipeline, PipelineSettings};
 use crate::model::{NewEvent, Outcome, Time};
 use crate::registry::{self, Deed, Registry, Seen, Witness};
 use crate::store::{self, Batch, Owner, Store};
@@ -64,6 +64,11 @@ pub fn check(config: &Deployment) -> Result<()> {
     println!("registry     https://{}/v2/ for {}", config.listen, names(config).join(", "));
     println!("images       {}", config.storage.display());
     println!("nodes may    {}", may.join(" "));
+    ingest::hooks(config)?;
+    for h in &config.ingest.hooks {
+        let from = h.repositories.join(" ");
+        println!("webhook      /v1/hooks/{} ({:?}) from {from}", h.name, h.kind);
+    }
     println!("store        {}", config.store.split('@').next_back().unwrap_or_default());
     Ok(())
 }
@@ -103,15 +108,8 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
     settings.witness = Arc::new(Clerk(deeds));
     settings.grace = config.grace;
     let registry = Arc::new(Registry::open(settings).await?);
-    let dir = std::path::absolute(config.state_dir.join("ingest"))?;
-    let mut settings = PipelineSettings::new(dir);
-    // Beside the other keys, where a backup takes it along.
-    settings.signing_key = config.state_dir.join("attestation.key");
-    settings.registry_hosts =
-        names(config).iter().map(|n| format!("{n}:{}", config.listen.port())).collect();
-    settings.at_once = config.ingest_at_once as usize;
-    settings.deadline = config.ingest_limit;
-    settings.allow_network = config.ingest_network;
+    let hosts = names(config).iter().map(|n| format!("{n}:{}", config.listen.port())).collect();
+    let settings = ingest::settings(config, hosts)?;
     let shelf = Arc::new(OwnShelf(registry.clone()));
     let pipeline = Pipeline::new(settings, shelf, Arc::new(Records(book.clone()))).await?;
     match pipeline.builder() {
@@ -124,6 +122,7 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
         authority,
         certificate_life: config.certificate_life,
         registry: registry.clone(),
+        hooks: ingest::hooks(config)?,
         house: House { judge: judge(pipeline.verifying_key()), ..House::new(config.rules.clone()) },
     });
 

@@ -7,7 +7,8 @@
 //! images, `certifier` asks for nodes' certificates, `check` is `build-server check`. `deployment_server` is the other
 //! daemon, `peer` its TLS that knows the client,
 //! `shelf` the registry as ingest sees it, `upkeep` what it does by the clock,
-//! `backup` its copies. Both have `daemon`, `tokens`,
+//! `backup` its copies,
+//! `ingest` its pipeline and webhooks. Both have `daemon`, `tokens`,
 //! `listen` (the sockets) and `claim`, which sees to it that one server writes
 //! to a store. Only `bin` calls this.
 
@@ -22,6 +23,7 @@ pub mod daemon;
 pub mod deployment_server;
 pub mod dhcp_settings;
 pub mod images;
+pub mod ingest;
 pub mod listen;
 pub mod observer;
 pub mod oui;

@@ -2,13 +2,14 @@
 //! refused), `resolved` is what the program works with (typed, checked
 //! against itself, defaults filled in), `subnets` are the networks behind
 //! relays, `nodes` reads inventory files; `deployment` is the deployment
-//! server's file, `link` where the build server finds it.
+//! server's file, `ingest` a part of it, `link` where the build server finds it.
 //!
 //! [`load`] is called by `app` and by `build-server check`. A file that does
 //! not hold together is refused with file, line and what would be right, and
 //! nothing is started.
 
 pub mod deployment;
+pub mod ingest;
 pub mod link;
 pub mod nodes;
 pub mod resolved;

@@ -1,6 +1,6 @@
 //! Takes an image from a file: an OCI layout, an OCI archive, or what `docker
 //! save` writes. Skopeo reads them, without network: an image could name
-//! layers that are elsewhere.
+//! layers that are elsewhere. From another registry it reads with network.
 
 use super::builder::{self, Sandbox};
 use super::context::ContextError;
@@ -9,6 +9,7 @@ use crate::image::build::Progress;
 use crate::image::child;
 use crate::model::Digest;
 use sha2::{Digest as _, Sha256};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
@@ -51,23 +52,80 @@ fn transport(path: &Path) -> Result<&'static str, ContextError> {
     }
 }
 
-/// Copies the one image at `path` into the OCI layout `out`. Returns the digest
-/// of the file (of `index.json` for a layout).
-pub fn take(path: &Path, out: &Path, progress: &mut dyn Progress) -> Result<Digest, ContextError> {
+/// Copies the one image at `path` into the OCI layout `out`; no file that is
+/// written has more than `largest` bytes. Returns the digest of the file (of
+/// `index.json` for a layout).
+pub fn take(
+    path: &Path,
+    out: &Path,
+    largest: u64,
+    progress: &mut dyn Progress,
+) -> Result<Digest, ContextError> {
     let kind = transport(path)?;
     let source = if kind == "oci" { path.join("index.json") } else { path.to_owned() };
     let mut hasher = Sha256::new();
     let mut file = fs::File::open(&source).map_err(ContextError::io(&source))?;
     io::copy(&mut file, &mut hasher).map_err(ContextError::io(&source))?;
-    copy(&format!("{kind}:{}", path.display()), &format!("oci:{}", out.display()), progress)?;
+    let from = format!("{kind}:{}", path.display());
+    let skopeo = Skopeo { options: &[], largest, sandbox: Sandbox::NoNetwork };
+    skopeo.copy(&from, &format!("oci:{}", out.display()), out.parent(), progress)?;
     Ok(Digest::finish(hasher))
+}
+
+/// Copies an image from another registry into the OCI layout `out`, with
+/// `options` of skopeo's; of an index the image for this machine. Returns the
+/// digest of what came.
+pub fn fetch(
+    reference: &str,
+    options: &[String],
+    out: &Path,
+    largest: u64,
+    progress: &mut dyn Progress,
+) -> Result<Digest, ContextError> {
+    let skopeo = Skopeo { options, largest, sandbox: Sandbox::Network };
+    let (from, to) = (format!("docker://{reference}"), format!("oci:{}", out.display()));
+    skopeo.copy(&from, &to, out.parent(), progress)?;
+    super::layout::image(out).map_err(ContextError::io(out))
 }
 
 /// `skopeo copy` without network.
 pub fn copy(from: &str, to: &str, progress: &mut dyn Progress) -> Result<(), ContextError> {
-    let script = "exec skopeo --insecure-policy copy --quiet \"$1\" \"$2\"";
-    let command = builder::sandboxed(script, &[from.as_ref(), to.as_ref()], Sandbox::NoNetwork);
-    Ok(child::run("skopeo copy", command, progress)?)
+    // As much as a file system holds: both ends are ours.
+    let skopeo = Skopeo { options: &[], largest: u64::MAX, sandbox: Sandbox::NoNetwork };
+    skopeo.copy(from, to, None, progress)
+}
+
+struct Skopeo<'a> {
+    options: &'a [String],
+    /// Bytes of each file that it writes.
+    largest: u64,
+    sandbox: Sandbox,
+}
+
+impl Skopeo<'_> {
+    /// `tmp` is where it unpacks to, if not in the usual place.
+    fn copy(
+        &self,
+        from: &str,
+        to: &str,
+        tmp: Option<&Path>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), ContextError> {
+        let script = "ulimit -f \"$1\"; shift
+            exec skopeo --insecure-policy copy --quiet \"$@\"";
+        let blocks = match self.largest {
+            u64::MAX => "unlimited".to_owned(),
+            n => (n / 512).max(1).to_string(),
+        };
+        let mut arguments: Vec<&OsStr> = vec![blocks.as_ref()];
+        arguments.extend(self.options.iter().map(AsRef::<OsStr>::as_ref));
+        arguments.extend([from.as_ref(), to.as_ref()] as [&OsStr; 2]);
+        let mut command = builder::sandboxed(script, &arguments, self.sandbox);
+        if let Some(tmp) = tmp {
+            command.env("TMPDIR", tmp);
+        }
+        Ok(child::run("skopeo copy", command, progress)?)
+    }
 }
 
 /// The program, for the record.

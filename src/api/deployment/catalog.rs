@@ -21,8 +21,9 @@ const PAGE: usize = 500;
 const LOOKED_THROUGH: usize = 10_000;
 
 /// What is asked for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Wanted {
     /// Repositories that begin so.
     #[serde(default)]
@@ -32,7 +33,7 @@ pub struct Wanted {
 }
 
 /// A tag.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ShownImage {
     /// Repository.
     pub repository: String,
@@ -43,6 +44,7 @@ pub struct ShownImage {
     /// Bytes of all that it names, each blob once.
     pub bytes: u64,
     /// When the tag was set.
+    #[schema(value_type = String, format = DateTime)]
     pub pushed: Time,
     /// Who set it, if the record still says so.
     pub by: Option<String>,
@@ -51,7 +53,7 @@ pub struct ShownImage {
 }
 
 /// A page.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Catalog {
     /// Tags, by repository and tag.
     pub items: Vec<ShownImage>,
@@ -66,6 +68,14 @@ impl From<Fault> for Problem {
     }
 }
 
+/// The tags that the caller may pull, a page at a time.
+#[utoipa::path(
+    get,
+    path = "/v1/registry/catalog",
+    tag = "registry",
+    params(Wanted),
+    responses((status = 200, description = "A page", body = Catalog))
+)]
 pub(super) async fn list(
     Visitor(who): Visitor,
     State(desk): State<Arc<Desk>>,

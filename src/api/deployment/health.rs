@@ -8,11 +8,26 @@ use axum::response::{IntoResponse, Response};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+/// The process answers.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "health",
+    responses((status = 200, description = "ok", body = String, content_type = "text/plain")),
+    security(())
+)]
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// The store takes writes.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "health",
+    responses((status = 200, description = "ready", body = String, content_type = "text/plain")),
+    security(())
+)]
 pub(super) async fn readyz(State(desk): State<Arc<Desk>>) -> Result<&'static str, Problem> {
     match desk.book.store().health().await {
         Ok(()) => Ok("ready\n"),
@@ -24,6 +39,13 @@ pub(super) async fn readyz(State(desk): State<Arc<Desk>>) -> Result<&'static str
 }
 
 /// Numbers for Prometheus (text format 0.0.4).
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "health",
+    responses((status = 200, description = "Text format 0.0.4", body = String, content_type = "text/plain")),
+    security(())
+)]
 pub(super) async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
     let c = desk.registry.counts();
     let up = u64::from(desk.book.store().health().await.is_ok());
