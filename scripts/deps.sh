@@ -21,6 +21,9 @@ packages=(
   skopeo buildah podman
 )
 
+# An engine that is there, from wherever, stays.
+command -v dockerd >/dev/null || packages+=(docker.io)
+
 missing=()
 for p in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$p")

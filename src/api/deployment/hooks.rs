@@ -15,7 +15,8 @@ use crate::store::{Batch, Expect, Store, StoreError};
 use axum::Json as Out;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
+use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +31,8 @@ const REMEMBERED: usize = 10_000;
 /// Calls that are read at once: each may take [`LARGEST`] of memory. Others
 /// wait for their turn.
 const READ_AT_ONCE: usize = 16;
+/// Bytes of a body past [`LARGEST`] that are read to be polite.
+const THROWN_AWAY: usize = 16 << 20;
 /// A call is sent within this, or given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Refusals that are written down in [`WINDOW`].
@@ -274,30 +277,39 @@ async fn heard<'d>(
     name: &str,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(&'d Configured, Heard, axum::body::Bytes), Problem> {
+) -> Result<(&'d Configured, Heard, Vec<u8>), Problem> {
     let known = desk.hooks.all.get(name);
     let c = known.ok_or_else(|| Problem::not_found("there is no webhook of this name"))?;
     let wrong = |e: &HookError| Problem::new(e.into(), e.to_string());
-    let said = headers.get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse().ok());
-    if said.is_some_and(|n: usize| n > LARGEST) {
-        return Err(wrong(&HookError::TooLarge));
-    }
     let busy =
         || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many calls at once: send it again");
     let turn = tokio::time::timeout(PATIENCE, desk.hooks.readers.acquire()).await;
     let _turn = turn.map_err(|_| busy())?.map_err(|_| busy())?;
-    let read = tokio::time::timeout(PATIENCE, axum::body::to_bytes(body, LARGEST)).await;
     let late = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come within 30 s");
-    let body = read.map_err(late)?.map_err(|e| {
-        let long =
-            std::error::Error::source(&e).is_some_and(|s| s.to_string().contains("length limit"));
-        match long {
-            true => wrong(&HookError::TooLarge),
-            false => Problem::bad("the body broke off"),
-        }
-    })?;
+    let read = tokio::time::timeout(PATIENCE, whole(body)).await.map_err(late)?;
+    let body = read?.ok_or_else(|| wrong(&HookError::TooLarge))?;
     let heard = webhook::hear(&c.hook, headers, &body, Time::now()).map_err(|e| wrong(&e))?;
     Ok((c, heard, body))
+}
+
+/// The body; `None` when it is too large. The rest is read then and thrown
+/// away, for a while: a client that is cut off while it sends does not see why.
+async fn whole(body: Body) -> Result<Option<Vec<u8>>, Problem> {
+    let mut stream = body.into_data_stream();
+    let (mut all, mut over) = (Vec::new(), 0);
+    while let Some(piece) = stream.next().await {
+        let piece = piece.map_err(|_| Problem::bad("the body broke off"))?;
+        if over == 0 && all.len() + piece.len() <= LARGEST {
+            all.extend_from_slice(&piece);
+        } else {
+            all = Vec::new();
+            over += piece.len();
+        }
+        if over > THROWN_AWAY {
+            break;
+        }
+    }
+    Ok((over == 0).then_some(all))
 }
 
 fn wish(c: &Configured, name: &str, push: &Push) -> Request {
