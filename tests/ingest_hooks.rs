@@ -23,6 +23,9 @@ const TAGGED: &str = "5937ac0a7beb003549fc5fd26fc247adbce4a52e";
 /// Where nothing answers: what is built from there fails, on this host.
 const NOWHERE: &str = "https://127.0.0.1:1/";
 
+/// Names and values.
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 fn sh(dir: &Path, script: &str) -> Ended {
     run(Command::new("sh").args(["-euc", script]).current_dir(dir).env("HOME", dir), "")
 }
@@ -60,7 +63,7 @@ fn mac(body: &str) -> String {
 }
 
 /// A call as a forge makes it: without a token, over TLS.
-fn call(s: &Server, name: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
+fn call(s: &Server, name: &str, headers: Headers<'_>, body: &str) -> (u16, Value) {
     let file = s.dir.join("body");
     fs::write(&file, body).unwrap();
     let mut c = Command::new("curl");
@@ -238,7 +241,7 @@ fn the_calls_of_each_forge_are_heard_once_and_only_when_they_are_real() {
     let signed = format!("sha256={}", mac(&elsewhere));
     let form = format!("payload={}", "%7B%7D");
     let form_signed = format!("sha256={}", mac(&form));
-    let cases: [(&str, &[(&str, &str)], &str, u16); 8] = [
+    let cases: [(&str, Headers<'_>, &str, u16); 8] = [
         ("hub", &[("x-github-event", "push")], &body, 401),
         ("hub", &[("x-github-event", "push"), ("x-hub-signature-256", "sha256=00")], &body, 401),
         ("hub", &[("x-github-event", "push"), ("x-hub-signature-256", &good)], &altered, 401),
