@@ -1,10 +1,11 @@
 //! `/v1/events`: the log, as a list or as a stream (Server-Sent Events).
 
+use super::problem::Query;
 use super::{Caller, Clerk, List, Problem};
 use crate::model::{Event, Time};
 use crate::store::{ChainReport, EventQuery, verify_chain};
 use axum::Json as Out;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};

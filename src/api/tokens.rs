@@ -1,13 +1,13 @@
 //! `/v1/tokens`: made, listed, revoked. A token is shown once, when it is
 //! made; what is kept is its digest.
 
-use super::problem::Json;
+use super::problem::{Json, Path};
 use super::{Caller, Clerk, List, Problem, demand};
 use crate::auth::{Role, TokenRecord, token};
 use crate::model::{NewEvent, Outcome, Time};
 use crate::store::{Batch, Expect, kind};
 use axum::Json as Out;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, PoisonError};

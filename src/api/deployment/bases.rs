@@ -2,13 +2,13 @@
 //! packages, or taken from a file or another registry.
 
 use super::Desk;
-use crate::api::problem::Json;
+use crate::api::problem::{Json, Query};
 use crate::api::{Caller, Problem, demand};
 use crate::auth::Role;
 use crate::ingest::Run;
 use axum::Json as Out;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};

@@ -4,12 +4,13 @@
 use super::Desk;
 use super::visitor::Visitor;
 use crate::api::Problem;
+use crate::api::problem::Query;
 use crate::auth::rights::Right;
 use crate::model::{Event, Time};
 use crate::registry::{Fault, RepositoryName};
 use crate::store::{EventQuery, StoreError};
 use axum::Json as Out;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;

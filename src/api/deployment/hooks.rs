@@ -7,6 +7,7 @@
 //! many a minute; a flood of them is counted and not written.
 
 use super::Desk;
+use crate::api::problem::Path;
 use crate::api::{Caller, List, Problem};
 use crate::ingest::webhook::{self, Heard, Hook, HookError, LARGEST, Push};
 use crate::ingest::{Request, Source};
@@ -14,7 +15,7 @@ use crate::model::{Digest, NewEvent, Outcome, Time};
 use crate::store::{Batch, Expect, Store, StoreError};
 use axum::Json as Out;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};

@@ -2,6 +2,7 @@
 //! `/v1/attestations`: what is signed about an image.
 
 use super::Desk;
+use crate::api::problem::{Path, Query};
 use crate::api::{Caller, List, Problem, demand};
 use crate::auth::Role;
 use crate::ingest::provenance::ARTIFACT_TYPE;
@@ -9,7 +10,7 @@ use crate::ingest::{Refused, Request, Run, Source};
 use crate::registry::{Reference, RepositoryName};
 use axum::Json as Out;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};

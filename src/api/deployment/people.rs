@@ -2,7 +2,7 @@
 
 use super::Desk;
 use super::book::{PERSON, Person};
-use crate::api::problem::Json;
+use crate::api::problem::{Json, Path};
 use crate::api::{Caller, List, Problem, demand};
 use crate::auth::Role;
 use crate::auth::password::{PasswordHash, SHORTEST};
@@ -10,7 +10,7 @@ use crate::auth::rights::Grant;
 use crate::model::{NewEvent, Outcome, Secret, Time};
 use crate::store::{Batch, Expect};
 use axum::Json as Out;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
