@@ -15,6 +15,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
 
+/// No event comes after this: stores count with a sign.
+const LAST: u64 = i64::MAX.unsigned_abs();
+
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Filter {
@@ -58,7 +61,7 @@ pub(super) async fn query<C: Clerk>(
     let node = f.node.as_deref().map(|n| ctx.node(n)).transpose()?;
     let since = f.since.as_deref().map(|s| parse_since(s, Time::now())).transpose()?;
     let mut q = EventQuery {
-        after: f.after,
+        after: f.after.map(|a| a.min(LAST)),
         node,
         since,
         action: f.action,
@@ -69,7 +72,7 @@ pub(super) async fn query<C: Clerk>(
         return Ok(Out(List { items: ctx.store().query(&q).await? }).into_response());
     }
     let last = headers.get("last-event-id").and_then(|v| v.to_str().ok()?.parse().ok());
-    q.after = last.or(q.after);
+    q.after = last.or(q.after).map(|a: u64| a.min(LAST));
     let stream = follow(ctx, q).map(|e| {
         let event = axum::response::sse::Event::default().id(e.seq.to_string());
         let event = event.json_data(&e).unwrap_or_else(|_| axum::response::sse::Event::default());
