@@ -18,9 +18,12 @@ packages=(
   # loaders, stores, and the real clients of the tests
   pxelinux syslinux-common redis-server sqlite3 isc-dhcp-client kea-admin
   dnsmasq-base tftp-hpa atftp tcpdump udev
-  skopeo buildah
+  skopeo buildah podman
   python3-venv
 )
+
+# An engine that is there, from wherever, stays.
+command -v dockerd >/dev/null || packages+=(docker.io)
 
 missing=()
 for p in "${packages[@]}"; do

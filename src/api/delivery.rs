@@ -2,12 +2,13 @@
 //! from the whole event log at each request (M45, M46).
 
 use super::events::parse_since;
+use super::problem::Query;
 use super::{Caller, Clerk, Problem};
 use crate::metrics::{Machines, ProfileNumbers, Software, SoftwareNumbers, Window};
 use crate::model::{Event, Time};
 use crate::store::EventQuery;
 use axum::Json as Out;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -17,8 +18,9 @@ const PAGE: usize = 1000;
 const USUAL: &str = "30d";
 
 /// What is asked for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Wanted {
     /// A time, or how long ago: `30d`.
     since: Option<String>,
@@ -27,11 +29,13 @@ pub struct Wanted {
 }
 
 /// Numbers of a time.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Numbers<T> {
     /// First instant that counts.
+    #[schema(value_type = String, format = DateTime)]
     pub since: Time,
     /// First instant that does not count any more.
+    #[schema(value_type = String, format = DateTime)]
     pub until: Time,
     /// By name or profile.
     pub items: Vec<T>,
@@ -59,6 +63,13 @@ async fn each<C: Clerk>(ctx: &C, mut take: impl FnMut(&Event)) -> Result<(), Pro
 }
 
 /// By image name.
+#[utoipa::path(
+    get,
+    path = "/v1/metrics/software",
+    tag = "metrics",
+    params(Wanted),
+    responses((status = 200, description = "Numbers of a time", body = Numbers<SoftwareNumbers>))
+)]
 pub(super) async fn software<C: Clerk>(
     _: Caller,
     State(ctx): State<Arc<C>>,
@@ -71,6 +82,13 @@ pub(super) async fn software<C: Clerk>(
 }
 
 /// By profile.
+#[utoipa::path(
+    get,
+    path = "/v1/metrics/profiles",
+    tag = "metrics",
+    params(Wanted),
+    responses((status = 200, description = "Numbers of a time", body = Numbers<ProfileNumbers>))
+)]
 pub(super) async fn profiles<C: Clerk>(
     _: Caller,
     State(ctx): State<Arc<C>>,

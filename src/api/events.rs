@@ -1,10 +1,11 @@
 //! `/v1/events`: the log, as a list or as a stream (Server-Sent Events).
 
+use super::problem::Query;
 use super::{Caller, Clerk, List, Problem};
 use crate::model::{Event, Time};
 use crate::store::{ChainReport, EventQuery, verify_chain};
 use axum::Json as Out;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -14,7 +15,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
 
-#[derive(Deserialize)]
+/// No event comes after this: stores count with a sign.
+const LAST: u64 = i64::MAX.unsigned_abs();
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Filter {
     node: Option<String>,
     since: Option<String>,
@@ -39,6 +44,14 @@ pub fn parse_since(text: &str, now: Time) -> Result<Time, Problem> {
     })
 }
 
+/// The record, newest last; with `Accept: text/event-stream` as it grows.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    tag = "record",
+    params(Filter),
+    responses((status = 200, description = "Events", body = List<Event>))
+)]
 pub(super) async fn query<C: Clerk>(
     _: Caller,
     State(ctx): State<Arc<C>>,
@@ -48,7 +61,7 @@ pub(super) async fn query<C: Clerk>(
     let node = f.node.as_deref().map(|n| ctx.node(n)).transpose()?;
     let since = f.since.as_deref().map(|s| parse_since(s, Time::now())).transpose()?;
     let mut q = EventQuery {
-        after: f.after,
+        after: f.after.map(|a| a.min(LAST)),
         node,
         since,
         action: f.action,
@@ -59,7 +72,7 @@ pub(super) async fn query<C: Clerk>(
         return Ok(Out(List { items: ctx.store().query(&q).await? }).into_response());
     }
     let last = headers.get("last-event-id").and_then(|v| v.to_str().ok()?.parse().ok());
-    q.after = last.or(q.after);
+    q.after = last.or(q.after).map(|a: u64| a.min(LAST));
     let stream = follow(ctx, q).map(|e| {
         let event = axum::response::sse::Event::default().id(e.seq.to_string());
         let event = event.json_data(&e).unwrap_or_else(|_| axum::response::sse::Event::default());
@@ -118,6 +131,13 @@ fn follow<C: Clerk>(ctx: Arc<C>, q: EventQuery) -> impl Stream<Item = Event> {
     })
 }
 
+/// Reads the whole record and checks its chain.
+#[utoipa::path(
+    get,
+    path = "/v1/events/verify",
+    tag = "record",
+    responses((status = 200, description = "What was found", body = ChainReport))
+)]
 pub(super) async fn verify<C: Clerk>(
     _: Caller,
     State(ctx): State<Arc<C>>,

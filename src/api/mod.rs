@@ -21,6 +21,7 @@ pub mod images;
 pub mod install;
 pub mod node_reports;
 pub mod nodes;
+pub mod openapi;
 pub mod operations;
 pub mod power;
 pub mod problem;
@@ -211,7 +212,7 @@ pub fn node_router(ctx: Arc<Ctx>) -> Router {
 }
 
 /// A list with the page it is of.
-#[derive(serde::Serialize)]
+#[derive(serde::Serialize, utoipa::ToSchema)]
 pub struct List<T> {
     /// The things.
     pub items: Vec<T>,

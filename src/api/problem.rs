@@ -4,12 +4,14 @@ use crate::image::ImageError;
 use crate::lifecycle::LifeError;
 use crate::profile::ProfileError;
 use crate::store::StoreError;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 /// What is wrong, and what would be right.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Problem {
     /// HTTP status.
     pub status: u16,
@@ -117,6 +119,34 @@ impl<S: Send + Sync, T: serde::de::DeserializeOwned> axum::extract::FromRequest<
 
     async fn from_request(r: axum::extract::Request, s: &S) -> Result<Self, Problem> {
         let axum::Json(v) = axum::Json::<T>::from_request(r, s)
+            .await
+            .map_err(|e| Problem::new(e.status(), e.body_text()))?;
+        Ok(Self(v))
+    }
+}
+
+/// Queries whose faults are problems too.
+pub struct Query<T>(pub T);
+
+impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, s: &S) -> Result<Self, Problem> {
+        let axum::extract::Query(v) = axum::extract::Query::<T>::from_request_parts(parts, s)
+            .await
+            .map_err(|e| Problem::new(e.status(), e.body_text()))?;
+        Ok(Self(v))
+    }
+}
+
+/// Parts of a path whose faults are problems too.
+pub struct Path<T>(pub T);
+
+impl<S: Send + Sync, T: serde::de::DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, s: &S) -> Result<Self, Problem> {
+        let axum::extract::Path(v) = axum::extract::Path::<T>::from_request_parts(parts, s)
             .await
             .map_err(|e| Problem::new(e.status(), e.body_text()))?;
         Ok(Self(v))

@@ -1,19 +1,19 @@
 //! `/v1/tokens`: made, listed, revoked. A token is shown once, when it is
 //! made; what is kept is its digest.
 
-use super::problem::Json;
+use super::problem::{Json, Path};
 use super::{Caller, Clerk, List, Problem, demand};
 use crate::auth::{Role, TokenRecord, token};
 use crate::model::{NewEvent, Outcome, Time};
 use crate::store::{Batch, Expect, kind};
 use axum::Json as Out;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, PoisonError};
 
 /// A token to make.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
     /// Who it is for: the actor in events. 1 to 32 printable characters.
@@ -23,7 +23,7 @@ pub struct NewToken {
 }
 
 /// A token just made.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct MadeToken {
     /// Its name.
     pub name: String,
@@ -33,6 +33,13 @@ pub struct MadeToken {
     pub token: String,
 }
 
+/// API tokens, without what is secret.
+#[utoipa::path(
+    get,
+    path = "/v1/tokens",
+    tag = "tokens",
+    responses((status = 200, description = "Tokens", body = List<TokenRecord>))
+)]
 pub(super) async fn list<C: Clerk>(
     caller: Caller,
     State(ctx): State<Arc<C>>,
@@ -44,6 +51,14 @@ pub(super) async fn list<C: Clerk>(
     Ok(Out(List { items }))
 }
 
+/// Makes an API token; it is shown this once.
+#[utoipa::path(
+    post,
+    path = "/v1/tokens",
+    tag = "tokens",
+    request_body(content = NewToken),
+    responses((status = 201, description = "The token", body = MadeToken))
+)]
 pub(super) async fn add<C: Clerk>(
     caller: Caller,
     State(ctx): State<Arc<C>>,
@@ -74,6 +89,14 @@ pub(super) async fn add<C: Clerk>(
     Ok((StatusCode::CREATED, Out(made)))
 }
 
+/// Takes an API token away.
+#[utoipa::path(
+    delete,
+    path = "/v1/tokens/{name}",
+    tag = "tokens",
+    params(("name" = String, Path, description = "Name of the token")),
+    responses((status = 204, description = "Gone"))
+)]
 pub(super) async fn revoke<C: Clerk>(
     caller: Caller,
     State(ctx): State<Arc<C>>,

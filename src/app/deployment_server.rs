@@ -1,7 +1,7 @@
 //! The deployment server, put together: store, book, registry, API, TLS.
 
 use super::shelf::{OwnShelf, Records};
-use super::{claim, daemon, follow, images_at, listen, peer, tokens, upkeep};
+use super::{claim, daemon, follow, images_at, ingest, listen, peer, tokens, upkeep};
 use crate::api::deployment::gate::Keeper;
 use crate::api::deployment::promote::{House, Judge};
 use crate::api::deployment::workload::Workloads;
@@ -9,8 +9,8 @@ use crate::api::deployment::{self, Book, Desk};
 use crate::auth::MasterKey;
 use crate::auth::rights::Grant;
 use crate::config::deployment::Deployment;
+use crate::ingest::Pipeline;
 use crate::ingest::provenance::read;
-use crate::ingest::{Pipeline, PipelineSettings};
 use crate::model::{NewEvent, Outcome, Time};
 use crate::registry::{self, Deed, Registry, Seen, Witness};
 use crate::store::{self, Batch, Owner, Store};
@@ -75,6 +75,11 @@ pub fn check(config: &Deployment) -> Result<()> {
         println!("follows      {} in {what}, every {} s", f.leader, f.every.as_secs());
     }
     println!("nodes may    {}", may.join(" "));
+    ingest::hooks(config)?;
+    for h in &config.ingest.hooks {
+        let from = h.repositories.join(" ");
+        println!("webhook      /v1/hooks/{} ({:?}) from {from}", h.name, h.kind);
+    }
     println!("store        {}", config.store.split('@').next_back().unwrap_or_default());
     Ok(())
 }
@@ -118,15 +123,8 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
         Some(f) => Some(follow::prepare(config, f, &registry, book.clone(), authority.pem())?),
         None => None,
     };
-    let dir = std::path::absolute(config.state_dir.join("ingest"))?;
-    let mut settings = PipelineSettings::new(dir);
-    // Beside the other keys, where a backup takes it along.
-    settings.signing_key = config.state_dir.join("attestation.key");
-    settings.registry_hosts =
-        names(config).iter().map(|n| format!("{n}:{}", config.listen.port())).collect();
-    settings.at_once = config.ingest_at_once as usize;
-    settings.deadline = config.ingest_limit;
-    settings.allow_network = config.ingest_network;
+    let hosts = names(config).iter().map(|n| format!("{n}:{}", config.listen.port())).collect();
+    let settings = ingest::settings(config, hosts)?;
     let shelf = Arc::new(OwnShelf(registry.clone()));
     let pipeline = Pipeline::new(settings, shelf, Arc::new(Records(book.clone()))).await?;
     match pipeline.builder() {
@@ -142,6 +140,7 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
         workloads: Workloads::open(&*store).await?,
         house: House::new(config.rules.clone(), judge(pipeline.verifying_key())),
         following: follows.as_ref().map(follow::Follows::following),
+        hooks: ingest::hooks(config)?,
     });
 
     let listener = listen::tcp(config.listen)?;

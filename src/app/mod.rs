@@ -8,7 +8,8 @@
 //! daemon, `peer` its TLS that knows the client,
 //! `shelf` the registry as ingest sees it, `upkeep` what it does by the clock,
 //! `backup` its copies, `images_at` where its images are, `follow` takes in
-//! those of another one. Both have `daemon`, `tokens`,
+//! those of another one, `ingest` is its pipeline and webhooks. Both have
+//! `daemon`, `tokens`,
 //! `listen` (the sockets) and `claim`, which sees to it that one server writes
 //! to a store. Only `bin` calls this.
 
@@ -25,6 +26,7 @@ pub mod dhcp_settings;
 pub mod follow;
 pub mod images;
 pub mod images_at;
+pub mod ingest;
 pub mod listen;
 pub mod observer;
 pub mod oui;

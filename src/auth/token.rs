@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What a token may do; each includes those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// See everything but secrets.
@@ -29,13 +31,14 @@ impl fmt::Display for Role {
 }
 
 /// A token as the store holds it, keyed by its digest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TokenRecord {
     /// Who it was made for; the actor in events.
     pub name: String,
     /// Role.
     pub role: Role,
     /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
     pub made: Time,
 }
 

@@ -115,7 +115,7 @@ async fn deploy(lab: &Lab, s: &Session, node: &Node) -> Result<(), Fail> {
     std::fs::write(folder.join("Dockerfile"), DOCKERFILE)?;
     std::fs::write(folder.join("hello.sh"), HELLO)?;
     println!("$ provision base build debian:12");
-    super::ingest::base(s, super::ingest::BaseArgs::build("debian:12")).await?;
+    super::base::run(s, super::base::BaseArgs::build("debian:12")).await?;
     println!("$ provision ingest {} --name hello --tag 1", folder.display());
     super::ingest::run(s, super::ingest::IngestArgs::of(&folder, "hello", "1")).await?;
     let link = |e: crate::lab::LabError| Fail::Operation(e.to_string());

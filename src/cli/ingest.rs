@@ -1,15 +1,16 @@
-//! `provision ingest`, `runs`, `base`, `verify`: images from source.
+//! `provision ingest`, `runs`, `verify`: images from source.
 
 use super::output::{Table, segment};
 use super::watch::List;
-use super::{Fail, Session};
-use crate::api::deployment::ingest::{Ask, Attestations, BaseRequest};
+use super::{Fail, Session, progress, tarball};
+use crate::api::deployment::ingest::{Ask, Attestations};
+use crate::ingest::context::folder;
 use crate::ingest::provenance::{Said, read as read_envelope};
 use crate::ingest::{Run, RunState};
 use crate::tls::signing::VerifyingKey;
 use serde::Serialize;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 /// `provision ingest`
@@ -80,23 +81,6 @@ enum RunsWhat {
     },
 }
 
-/// `provision base`
-#[derive(clap::Args)]
-#[command(after_help = "Examples:\n  provision base build debian:12")]
-pub struct BaseArgs {
-    #[command(subcommand)]
-    what: BaseWhat,
-}
-
-#[derive(clap::Subcommand)]
-enum BaseWhat {
-    /// Make a base image from the deployment host's own package mirror
-    Build {
-        /// debian:12 or debian:13
-        image: String,
-    },
-}
-
 /// `provision verify`
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -136,13 +120,6 @@ impl IngestArgs {
     }
 }
 
-impl BaseArgs {
-    /// `base build IMAGE`
-    pub(super) fn build(image: &str) -> Self {
-        Self { what: BaseWhat::Build { image: image.into() } }
-    }
-}
-
 impl VerifyArgs {
     /// An image in the registry, against the server's own key.
     pub(super) fn of(image: &str) -> Self {
@@ -172,12 +149,14 @@ pub(super) async fn run(s: &Session, a: IngestArgs) -> Result<(), Fail> {
             return Err(Fail::Use(m));
         }
         ask.label = dir.file_name().map(|n| n.to_string_lossy().into_owned());
-        let query = serde_urlencoded(&ask)?;
-        let path = format!("/v1/ingest?{query}");
-        s.deployment.upload(&path, "application/x-tar", super::tarball::stream(dir)).await?
+        let choice = choice(&dir, Path::new(dockerfile))?;
+        let path = format!("/v1/ingest?{}", query(&ask)?);
+        let label = ask.label.unwrap_or_default();
+        let body = progress::watched(s, &label, None, tarball::stream(dir, choice));
+        s.deployment.upload(&path, "application/x-tar", body).await?
     } else if a.source.contains("://") || a.source.contains('@') {
         (ask.git, ask.reference, ask.folder) = (Some(a.source), a.reference, a.folder);
-        let path = format!("/v1/ingest?{}", serde_urlencoded(&ask)?);
+        let path = format!("/v1/ingest?{}", query(&ask)?);
         s.deployment.post(&path, &serde_json::json!({})).await?
     } else {
         return Err(Fail::Use(format!(
@@ -188,7 +167,19 @@ pub(super) async fn run(s: &Session, a: IngestArgs) -> Result<(), Fail> {
     finish(s, run, a.no_wait).await
 }
 
-fn serde_urlencoded(ask: &Ask) -> Result<String, Fail> {
+/// What of a folder is sent: all but what `.dockerignore` names and what the
+/// server would throw away.
+fn choice(dir: &Path, dockerfile: &Path) -> Result<tarball::Choice, Fail> {
+    let ignore = folder::patterns(dir, dockerfile).map_err(|e| Fail::Use(e.to_string()))?;
+    let clean: PathBuf = dockerfile.components().filter(|c| *c != Component::CurDir).collect();
+    let mut own = clean.clone().into_os_string();
+    own.push(".dockerignore");
+    let needed = vec![clean, own.into(), ".dockerignore".into()];
+    Ok(tarball::Choice { ignore, needed, without_git: true })
+}
+
+/// The fields of `ask` as the query of an URL.
+pub(super) fn query(ask: &impl Serialize) -> Result<String, Fail> {
     let v = serde_json::to_value(ask).map_err(|e| Fail::Operation(e.to_string()))?;
     let pairs = v.as_object().into_iter().flatten().map(|(k, v)| {
         let text = v.as_str().map_or_else(|| v.to_string(), str::to_owned);
@@ -198,7 +189,7 @@ fn serde_urlencoded(ask: &Ask) -> Result<String, Fail> {
 }
 
 /// Waits for a run, its log to standard error, unless told not to.
-async fn finish(s: &Session, run: Run, no_wait: bool) -> Result<(), Fail> {
+pub(super) async fn finish(s: &Session, run: Run, no_wait: bool) -> Result<(), Fail> {
     let run = if no_wait { run } else { follow(s, run).await? };
     s.out.show(&run, |r| {
         let mut t = Table::plain();
@@ -273,12 +264,6 @@ pub(super) async fn runs(s: &Session, a: RunsArgs) -> Result<(), Fail> {
             Ok(s.deployment.delete(&format!("/v1/ingest/{}", segment(&run))).await?)
         }
     }
-}
-
-pub(super) async fn base(s: &Session, a: BaseArgs) -> Result<(), Fail> {
-    let BaseWhat::Build { image } = a.what;
-    let run: Run = s.deployment.post("/v1/bases", &BaseRequest { image }).await?;
-    finish(s, run, false).await
 }
 
 /// What was found true of an image.

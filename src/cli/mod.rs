@@ -4,6 +4,7 @@
 //! Exit codes: 0 done · 1 the operation failed · 2 wrong use, unknown node,
 //! profile or image · 3 the server cannot be reached or refused.
 
+pub mod base;
 pub mod builds;
 pub mod carry;
 pub mod catalog;
@@ -11,6 +12,7 @@ pub mod certificates;
 pub mod check;
 mod demo;
 mod follow;
+pub mod hook;
 pub mod images;
 pub mod ingest;
 pub mod install;
@@ -20,6 +22,7 @@ pub mod metrics;
 pub mod nodes;
 pub mod output;
 pub mod power;
+mod progress;
 pub mod promote;
 mod shown;
 mod tarball;
@@ -124,7 +127,9 @@ enum Verb {
     /// Builds of images: list, log, cancel
     Runs(ingest::RunsArgs),
     /// Images that builds start from
-    Base(ingest::BaseArgs),
+    Base(base::BaseArgs),
+    /// Pushes to git repositories that become images
+    Hook(hook::HookArgs),
     /// Check what is signed about an image
     Verify(ingest::VerifyArgs),
     /// API tokens: who may ask for what
@@ -204,12 +209,24 @@ impl From<std::io::Error> for Fail {
     }
 }
 
+impl Fail {
+    /// What is wrong.
+    fn text(&self) -> &str {
+        match self {
+            Self::Operation(m) | Self::Use(m) | Self::Server(m) => m,
+            Self::Pipe => "the pipe was closed",
+        }
+    }
+}
+
 /// What a verb works with.
 pub struct Session {
     /// The server.
     pub client: Client,
     /// The deployment server.
     pub deployment: Client,
+    /// Where that is.
+    pub deployment_at: Target,
     /// How to print.
     pub out: Out,
 }
@@ -237,6 +254,7 @@ impl Connect {
         Ok(Session {
             client: Client::new(&target)?,
             deployment: Client::new(&other)?,
+            deployment_at: other,
             out: Out::new(self.output),
         })
     }
@@ -313,7 +331,8 @@ async fn act(cli: Cli) -> Result<(), Fail> {
         Verb::Explain(a) => builds::explain(&s, a).await,
         Verb::Ingest(a) => ingest::run(&s, a).await,
         Verb::Runs(a) => ingest::runs(&s, a).await,
-        Verb::Base(a) => ingest::base(&s, a).await,
+        Verb::Base(a) => base::run(&s, a).await,
+        Verb::Hook(a) => hook::run(&s, a).await,
         Verb::Verify(a) => ingest::verify(&s, a).await,
         Verb::Tokens(a) => tokens::run(&s, a).await,
         Verb::Watch(a) => watch::run(&s, a).await,

@@ -3,6 +3,7 @@
 
 use super::bucket::{self, S3};
 use super::follow::{self, Follow};
+use super::ingest::{self, IngestConfig};
 use super::resolved::Fault;
 use super::{ConfigError, from_toml, line_of};
 use serde::Deserialize;
@@ -98,6 +99,15 @@ struct WireIngest {
     at_once: Option<Spanned<u32>>,
     minutes: Option<Spanned<u32>>,
     network: Option<bool>,
+    #[serde(default)]
+    builder: ingest::BuilderConfig,
+    docker_host: Option<String>,
+    #[serde(default)]
+    git: ingest::WireGit,
+    #[serde(default)]
+    hooks: Vec<Spanned<ingest::WireHook>>,
+    #[serde(default)]
+    import: Vec<Spanned<ingest::ImportConfig>>,
 }
 
 /// The configuration of a deployment server.
@@ -142,6 +152,8 @@ pub struct Deployment {
     pub ingest_limit: Duration,
     /// Whether builds may use the network when they ask for it.
     pub ingest_network: bool,
+    /// The rest of `[ingest]`.
+    pub ingest: IngestConfig,
 }
 
 /// Reads and checks the file at `path`.
@@ -211,7 +223,16 @@ pub fn parse(text: &str, file: &str, base: &Path) -> Result<Deployment, ConfigEr
             None => s,
         },
     };
+    let placed = |(o, m): (usize, String)| at(Some(o), m);
+    let ingest = IngestConfig {
+        hooks: ingest::resolve(w.ingest.hooks, base).map_err(placed)?,
+        git: w.ingest.git.resolved(base),
+        import: ingest::imports(w.ingest.import, base).map_err(placed)?,
+        builder: w.ingest.builder,
+        docker_host: w.ingest.docker_host,
+    };
     Ok(Deployment {
+        ingest,
         store,
         listen: w.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 5000))),
         socket: base.join(w.socket.unwrap_or_else(|| "/run/provision-deployment/api.sock".into())),

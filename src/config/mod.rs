@@ -2,8 +2,8 @@
 //! refused), `resolved` is what the program works with (typed, checked
 //! against itself, defaults filled in), `subnets` are the networks behind
 //! relays, `nodes` reads inventory files; `deployment` is the deployment
-//! server's file, with `bucket` and `follow` in it, `link` where the build
-//! server finds it.
+//! server's file, with `bucket`, `follow` and `ingest` in it, `link` where the
+//! build server finds it.
 //!
 //! [`load`] is called by `app` and by `build-server check`. A file that does
 //! not hold together is refused with file, line and what would be right, and
@@ -12,6 +12,7 @@
 pub mod bucket;
 pub mod deployment;
 pub mod follow;
+pub mod ingest;
 pub mod link;
 pub mod nodes;
 pub mod resolved;

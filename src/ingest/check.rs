@@ -14,7 +14,7 @@ pub(super) const PREDICATE: &str = "https://in-toto.io/attestation/test-result/v
 const LONGEST_NOTE: usize = 500;
 
 /// Outcome of a check of an image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Checked {
     /// Name of the check: lower-case letters, digits, `-`, `_` and `.`.
     pub check: String,
@@ -25,6 +25,7 @@ pub struct Checked {
     /// Who says so.
     pub by: String,
     /// When.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Time,
     /// In a few words, what was done or why it failed.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -8,12 +8,14 @@
 //! signed),
 //! `webhook` (is this push real). Shell: `context` (brings the source here),
 //! `builder` (buildah or docker as child processes), `work` (one run from
-//! start to end), `pipeline` (the door: submit, cancel, watch).
+//! start to end), `pipeline` (the door: submit, cancel, watch), `bases` (what
+//! builds start from).
 //!
 //! It knows neither the registry nor the store: `app` hands it a [`Shelf`] and
 //! a [`Keep`]. Everything of a run is in `DIR/runs/ID` while it lasts, and
 //! gone afterwards; its log stays in `DIR/logs/ID.log`.
 
+mod bases;
 pub mod builder;
 pub mod check;
 pub mod context;

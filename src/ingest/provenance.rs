@@ -144,7 +144,9 @@ pub(super) fn digest_set(digest: &str) -> Value {
 fn statement(run: &Run, image: &Digest, builder_id: &str) -> Value {
     let kind = match run.source {
         Origin::Debian { .. } => "debian",
-        Origin::ImageFile { .. } => "import",
+        Origin::ImageFile { .. } | Origin::Registry { .. } => "import",
+        // An image that came as a file has no Dockerfile.
+        Origin::Upload { .. } if run.dockerfile.is_empty() => "import",
         _ => "dockerfile",
     };
     let mut resolved = Vec::new();

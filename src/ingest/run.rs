@@ -15,7 +15,7 @@ ulid_id!(
 );
 
 /// How far a run is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RunState {
     /// Waits; `reason` says for what.
@@ -50,12 +50,13 @@ impl fmt::Display for RunState {
 }
 
 /// What a run is made from, as recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Origin {
     /// A folder on the server.
     Folder {
         /// Which.
+        #[schema(value_type = String)]
         path: PathBuf,
     },
     /// A git repository.
@@ -67,6 +68,7 @@ pub enum Origin {
         reference: Option<String>,
         /// Folder in it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<String>)]
         folder: Option<PathBuf>,
     },
     /// A tar that was sent to us.
@@ -82,7 +84,13 @@ pub enum Origin {
     /// An image in a file or directory on the server.
     ImageFile {
         /// Which.
+        #[schema(value_type = String)]
         path: PathBuf,
+    },
+    /// An image in another registry.
+    Registry {
+        /// `HOST/NAME:TAG`.
+        reference: String,
     },
 }
 
@@ -94,12 +102,13 @@ impl fmt::Display for Origin {
             Self::Git { url, .. } => f.write_str(url),
             Self::Upload { label } => write!(f, "upload {label}"),
             Self::Debian { release } => write!(f, "debian:{release}"),
+            Self::Registry { reference } => f.write_str(reference),
         }
     }
 }
 
 /// An image that a build started from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct UsedBase {
     /// As the Dockerfile names it.
     pub name: String,
@@ -108,7 +117,7 @@ pub struct UsedBase {
 }
 
 /// Which program built.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BuilderIdentity {
     /// `buildah`, `docker`, `mmdebstrap`, `skopeo`.
     pub name: String,
@@ -117,7 +126,7 @@ pub struct BuilderIdentity {
 }
 
 /// One run. Field names are part of the API.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Run {
     /// Identity.
     pub id: RunId,
@@ -146,6 +155,7 @@ pub struct Run {
     pub commit: Option<String>,
     /// When that commit was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub committed: Option<Time>,
     /// The folder differed from the commit.
     #[serde(default)]
@@ -159,10 +169,13 @@ pub struct Run {
     /// What built it.
     pub builder: Option<BuilderIdentity>,
     /// When it was asked for.
+    #[schema(value_type = String, format = DateTime)]
     pub asked: Time,
     /// When it left the queue.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub started: Option<Time>,
     /// When it was over.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub ended: Option<Time>,
     /// How far it is.
     pub state: RunState,
@@ -173,6 +186,7 @@ pub struct Run {
     /// Of the attestation's manifest.
     pub attestation_digest: Option<String>,
     /// What was said meanwhile, line by line.
+    #[schema(value_type = String)]
     pub log: PathBuf,
 }
 

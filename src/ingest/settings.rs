@@ -55,6 +55,19 @@ pub struct PipelineSettings {
     pub builder_id: String,
     /// Configuration of apt, for base images.
     pub apt: PathBuf,
+    /// Other registries that base images may come from.
+    pub remotes: Vec<Remote>,
+}
+
+/// Another registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// Of images whose name begins so.
+    pub prefix: String,
+    /// Directory with `ca.crt` and the like.
+    pub certificates: Option<PathBuf>,
+    /// Login, as `docker login` writes it.
+    pub auth_file: Option<PathBuf>,
 }
 
 impl PipelineSettings {
@@ -76,6 +89,7 @@ impl PipelineSettings {
             docker_host: None,
             builder_id: "urn:provision:deployment-server".to_owned(),
             apt: "/etc/apt".into(),
+            remotes: Vec::new(),
         }
     }
 }
@@ -98,7 +112,7 @@ pub enum Source {
     Upload(Upload),
 }
 
-/// A tar that was received and unpacked. Gone when the last copy is dropped.
+/// A tar that was received, unpacked or as it is. Gone when the last copy is dropped.
 #[derive(Debug, Clone)]
 pub struct Upload {
     pub(super) label: String,
@@ -164,6 +178,16 @@ pub enum Refused {
     Folder {
         /// Asked for.
         path: PathBuf,
+        /// Allowed.
+        allowed: String,
+    },
+    /// Another registry.
+    #[error(
+        "{name} is not in a registry that base images may be taken from ({allowed}): the administrator adds it as [[ingest.import]], or import it from a file"
+    )]
+    Registry {
+        /// Asked for.
+        name: String,
         /// Allowed.
         allowed: String,
     },

@@ -1,12 +1,11 @@
-//! What the pipeline may be asked: builds, uploads, base images. Checks a wish
+//! What the pipeline may be asked: builds and uploads. Checks a wish
 //! as far as that needs no work, makes its record, and puts it into the queue.
 
 use super::context::{self, ContextError, git, tarball};
-use super::debian::Release;
 use super::run::{Origin, Run, RunId, RunState};
 use super::settings::{OwnDir, Refused, Request, Source, Upload};
 use super::work::Task;
-use super::{Pipeline, import, names};
+use super::{Pipeline, names};
 use crate::model::{Invalid, Time};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -116,43 +115,8 @@ impl Pipeline {
         self.enter(run, Task::Build(source)).await
     }
 
-    /// Puts `debian:12` or `debian:13` into the queue, for `base/debian`.
-    pub async fn base_build(self: &Arc<Self>, name: &str, by: &str) -> Result<Run, Refused> {
-        let release = Release::of(name)
-            .ok_or_else(|| Invalid::new("base image", name, "'debian:12' or 'debian:13'"))?;
-        let origin = Origin::Debian { release: release.number.to_owned() };
-        let mut run = self.record(names::BASE, "debian", origin, by)?;
-        run.tag = release.number.to_owned();
-        self.enter(run, Task::Debian(release)).await
-    }
-
-    /// Puts an image from a file into the queue: `name` is as a Dockerfile
-    /// calls it, such as `alpine:3.20`.
-    pub async fn base_import(
-        self: &Arc<Self>,
-        path: &Path,
-        name: &str,
-        by: &str,
-    ) -> Result<Run, Refused> {
-        import::identity().map_err(Refused::NoBuilder)?;
-        let path = self.allowed(path)?;
-        if path.to_str().is_none_or(|p| p.contains(':')) {
-            let shown = path.display().to_string();
-            return Err(Invalid::new("path of an image", &shown, "a path without ':'").into());
-        }
-        let place = names::in_our_registry(name, &[])?;
-        let wrong = || Invalid::new("base image", name, "NAME:TAG, not a digest");
-        let (repository, tag) =
-            place.rsplit_once(':').filter(|_| !place.contains('@')).ok_or_else(wrong)?;
-        let short = repository.strip_prefix("base/").unwrap_or(repository);
-        let origin = Origin::ImageFile { path: path.clone() };
-        let mut run = self.record(names::BASE, short, origin, by)?;
-        run.tag = tag.to_owned();
-        self.enter(run, Task::Import(path)).await
-    }
-
     /// The real path of something below one of the allowed folders.
-    fn allowed(&self, path: &Path) -> Result<PathBuf, Refused> {
+    pub(super) fn allowed(&self, path: &Path) -> Result<PathBuf, Refused> {
         let roots = &self.shop.settings.source_roots;
         let refused = || Refused::Folder {
             path: path.to_owned(),
@@ -168,7 +132,13 @@ impl Pipeline {
         if roots.iter().any(below) { Ok(real) } else { Err(refused()) }
     }
 
-    fn record(&self, place: &str, name: &str, source: Origin, by: &str) -> Result<Run, Refused> {
+    pub(super) fn record(
+        &self,
+        place: &str,
+        name: &str,
+        source: Origin,
+        by: &str,
+    ) -> Result<Run, Refused> {
         let id = RunId::generate();
         let repository = format!("{place}/{name}");
         names::repository(&repository)?;

@@ -1,19 +1,28 @@
 //! Is this push real, and of what? Signatures and bodies of the webhooks of
-//! GitHub, GitLab and Gitea. Pure: headers and body go in, a push comes out.
-//! Nothing of a body is looked at before its signature fits.
+//! GitHub, GitLab and Gitea, and of our own `post-receive` hook
+//! ([`Announcement`]). Pure: headers and body go in, a push comes out. Nothing
+//! of a body is looked at before its signature fits.
 
 use super::context::git;
-use crate::model::{Digest, Secret};
+use crate::model::{Digest, Secret, Time};
 use http::HeaderMap;
 use ring::hmac;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use subtle::ConstantTimeEq;
 
 /// Largest body, in bytes. Forges cut off long lists of commits themselves.
 pub const LARGEST: usize = 4 << 20;
+/// An announcement of ours is good for so long before and after it is made, in
+/// seconds: two clocks may differ, and a push is heard of at once or not.
+pub const FRESH: u64 = 600;
+/// Our own header with the kind of call.
+pub const EVENT: &str = "x-provision-event";
+/// Our own header with `sha256=HMAC` over the body.
+pub const SIGNATURE: &str = "x-provision-signature";
 
 /// Who sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Forge {
     /// `X-Hub-Signature-256: sha256=HMAC` over the body.
@@ -22,6 +31,38 @@ pub enum Forge {
     Gitlab,
     /// `X-Gitea-Signature: HMAC` over the body. Forgejo sends it too.
     Gitea,
+    /// `post-receive` of a bare repository, by `provision hook send`.
+    Git,
+}
+
+/// What `provision hook send` says of one reference that was pushed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// Address to clone from.
+    pub repository: String,
+    /// `refs/heads/main`.
+    #[serde(rename = "ref")]
+    pub reference: String,
+    /// Where it was.
+    pub before: String,
+    /// Where it is.
+    pub after: String,
+    /// Who pushed.
+    pub pusher: String,
+    /// When it was made, in seconds since 1970.
+    pub sent: u64,
+    /// Another for each: the same push twice is two announcements.
+    pub delivery: String,
+}
+
+impl Announcement {
+    /// The body to send, and the value of its [`SIGNATURE`] header.
+    pub fn sealed(&self, secret: &Secret) -> (Vec<u8>, String) {
+        let body = serde_json::to_vec(self).unwrap_or_default();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
+        let signature = format!("sha256={}", hex::encode(hmac::sign(&key, &body)));
+        (body, signature)
+    }
 }
 
 /// One webhook, as configured.
@@ -34,8 +75,11 @@ pub struct Hook {
     /// Addresses of repositories that may be built, exactly, or with `*` at
     /// the end: `https://git.lab/team/*`. None allows none.
     pub repositories: Vec<String>,
-    /// Branches that are built; none means all.
+    /// Branches that are built, `*` for any characters. With no branches and
+    /// no tags everything that is pushed is built.
     pub branches: Vec<String>,
+    /// Tags that are built, likewise.
+    pub tags: Vec<String>,
 }
 
 /// What was pushed.
@@ -45,7 +89,8 @@ pub struct Push {
     pub url: String,
     /// `refs/heads/main`, `refs/tags/v1`.
     pub reference: String,
-    /// Commit that it is at now.
+    /// Commit that it is at now, not the object of a signed tag, where the
+    /// forge names both.
     pub commit: String,
     /// Who pushed, as the forge says.
     pub by: String,
@@ -81,27 +126,52 @@ pub enum HookError {
     /// Answer 413.
     #[error("the body has more than {LARGEST} bytes")]
     TooLarge,
+    /// Answer 401: signed long ago, or by a clock that is wrong.
+    #[error(
+        "it was signed {0} s away from this server's time, more than {FRESH} s: check both clocks, then push again"
+    )]
+    Stale(u64),
 }
 
 /// Checks a call and reads it.
-pub fn hear(hook: &Hook, headers: &HeaderMap, body: &[u8]) -> Result<Heard, HookError> {
+pub fn hear(hook: &Hook, headers: &HeaderMap, body: &[u8], now: Time) -> Result<Heard, HookError> {
     if body.len() > LARGEST {
         return Err(HookError::TooLarge);
     }
     if !signed(hook, headers, body) {
         return Err(HookError::Signature);
     }
-    let (event, wanted) = match hook.forge {
-        Forge::Github => ("x-github-event", "push"),
-        Forge::Gitlab => ("x-gitlab-event", "Push Hook"),
-        Forge::Gitea => ("x-gitea-event", "push"),
+    let (event, wanted): (_, &[&str]) = match hook.forge {
+        Forge::Github => ("x-github-event", &["push"]),
+        // GitLab has a kind of its own for tags.
+        Forge::Gitlab => ("x-gitlab-event", &["Push Hook", "Tag Push Hook"]),
+        Forge::Gitea => ("x-gitea-event", &["push"]),
+        Forge::Git => (EVENT, &["push"]),
     };
-    let event = header(headers, event).unwrap_or_default();
-    // GitLab has a kind of its own for tags.
-    if event != wanted && event != "Tag Push Hook" {
-        return Ok(Heard::Nothing("not a push"));
+    match header(headers, event).unwrap_or_default() {
+        "ping" => Ok(Heard::Nothing("a ping: the secret is right")),
+        e if wanted.contains(&e) => push(hook, headers, body, now),
+        _ => Ok(Heard::Nothing("not a push")),
     }
-    push(hook, body)
+}
+
+/// What a delivery is remembered by: if any of these was seen before, it is
+/// the same delivery. A forge's own number of it is not signed, so that the
+/// body's digest stands beside it; GitLab signs nothing, and pushes the very
+/// same body when a branch goes back and forth.
+pub fn marks(hook: &Hook, headers: &HeaderMap, body: &[u8]) -> Vec<String> {
+    let number = match hook.forge {
+        Forge::Github => header(headers, "x-github-delivery"),
+        Forge::Gitea => header(headers, "x-gitea-delivery"),
+        // The number of an event may be that of two references pushed together.
+        Forge::Gitlab => header(headers, "idempotency-key"),
+        Forge::Git => None,
+    };
+    let number = number.map(|n| format!("number {}", Digest::of(n.as_bytes())));
+    match (hook.forge, number) {
+        (Forge::Gitlab, Some(n)) => vec![n],
+        (_, n) => [format!("body {}", Digest::of(body))].into_iter().chain(n).collect(),
+    }
 }
 
 fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
@@ -124,6 +194,7 @@ fn signed(hook: &Hook, headers: &HeaderMap, body: &[u8]) -> bool {
             header(headers, "x-hub-signature-256").and_then(|s| s.strip_prefix("sha256=")),
         ),
         Forge::Gitea => hmac_fits(header(headers, "x-gitea-signature")),
+        Forge::Git => hmac_fits(header(headers, SIGNATURE).and_then(|s| s.strip_prefix("sha256="))),
         Forge::Gitlab => {
             // Of digests, so that not even the length can be measured.
             let sent = headers.get("x-gitlab-token").map_or(&b""[..], |v| v.as_bytes());
@@ -132,34 +203,53 @@ fn signed(hook: &Hook, headers: &HeaderMap, body: &[u8]) -> bool {
     }
 }
 
-fn push(hook: &Hook, body: &[u8]) -> Result<Heard, HookError> {
+fn push(hook: &Hook, headers: &HeaderMap, body: &[u8], now: Time) -> Result<Heard, HookError> {
     let bad = |why: String| HookError::Body { forge: hook.forge, why };
+    if header(headers, "content-type").is_some_and(|t| t.contains("x-www-form-urlencoded")) {
+        let m = "it is a form: choose application/json as content type in the webhook's settings";
+        return Err(bad(m.to_owned()));
+    }
     let body: Value = serde_json::from_slice(body).map_err(|e| bad(e.to_string()))?;
     let text = |pointer: &str| -> Result<&str, HookError> {
         let found = body.pointer(pointer).and_then(Value::as_str);
         found.ok_or_else(|| bad(format!("{} is missing", &pointer[1..].replace('/', "."))))
     };
-    let (url, by) = match hook.forge {
-        Forge::Github => (text("/repository/clone_url")?, text("/pusher/name")),
-        Forge::Gitea => (text("/repository/clone_url")?, text("/pusher/login")),
-        Forge::Gitlab => (text("/project/git_http_url")?, text("/user_username")),
+    let (url, by, at) = match hook.forge {
+        Forge::Github => ("/repository/clone_url", "/pusher/name", "/head_commit/id"),
+        Forge::Gitea => ("/repository/clone_url", "/pusher/login", "/head_commit/id"),
+        Forge::Gitlab => ("/project/git_http_url", "/user_username", "/checkout_sha"),
+        Forge::Git => ("/repository", "/pusher", "/after"),
     };
-    let (reference, commit) = (text("/ref")?, text("/after")?);
+    if hook.forge == Forge::Git {
+        let sent = body.pointer("/sent").and_then(Value::as_u64).unwrap_or(0);
+        let off = u64::try_from(now.as_second()).unwrap_or(0).abs_diff(sent);
+        if off > FRESH {
+            return Err(HookError::Stale(off));
+        }
+    }
+    let (url, by) = (text(url)?, text(by));
+    let (reference, after) = (text("/ref")?, text("/after")?);
     git::protocol(url).map_err(|e| bad(e.to_string()))?;
     git::reference(reference).map_err(|e| bad(e.to_string()))?;
-    if !matches!(commit.len(), 40 | 64) || !commit.bytes().all(|b| b.is_ascii_hexdigit()) {
+    let object = |c: &str| matches!(c.len(), 40 | 64) && c.bytes().all(|b| b.is_ascii_hexdigit());
+    if !object(after) {
         return Err(bad("after is no commit".to_owned()));
     }
     if !hook.repositories.iter().any(|allowed| fits(allowed, url)) {
         return Err(HookError::Repository(url.chars().take(200).collect()));
     }
-    if commit.bytes().all(|b| b == b'0') {
+    if after.bytes().all(|b| b == b'0') {
         return Ok(Heard::Nothing("a branch or tag was deleted"));
     }
-    let branch = reference.strip_prefix("refs/heads/");
-    if !hook.branches.is_empty() && !hook.branches.iter().any(|b| Some(b.as_str()) == branch) {
-        return Ok(Heard::Nothing("not a branch that is built"));
+    let wanted = |some: &[String], kind: &str| {
+        let name = reference.strip_prefix(kind);
+        name.is_some_and(|n| some.iter().any(|pattern| matches(pattern, n)))
+    };
+    let all = hook.branches.is_empty() && hook.tags.is_empty();
+    if !all && !wanted(&hook.branches, "refs/heads/") && !wanted(&hook.tags, "refs/tags/") {
+        return Ok(Heard::Nothing("not a branch or tag that is built"));
     }
+    let commit = text(at).ok().filter(|c| object(c)).unwrap_or(after);
     let by = by.unwrap_or("somebody").chars().filter(|c| !c.is_control()).take(100).collect();
     Ok(Heard::Push(Push {
         url: url.to_owned(),
@@ -167,6 +257,35 @@ fn push(hook: &Hook, body: &[u8]) -> Result<Heard, HookError> {
         commit: commit.to_ascii_lowercase(),
         by,
     }))
+}
+
+/// Whether `pattern`, in which `*` stands for any characters, is `name`.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for p in parts {
+        let Some(at) = rest.find(p) else { return false };
+        rest = &rest[at + p.len()..];
+    }
+    rest.ends_with(last)
+}
+
+/// The image's tag by a rule in which `{commit}` is the commit's first twelve
+/// digits and `{ref}` the name of the branch or tag; what no tag may have in
+/// it becomes a dash.
+pub fn tag(rule: &str, push: &Push) -> String {
+    let name = push.reference.splitn(3, '/').nth(2).unwrap_or(&push.reference);
+    let short = push.commit.get(..12).unwrap_or(&push.commit);
+    let text = rule.replace("{commit}", short).replace("{ref}", name);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let clean: String = text.chars().map(|c| if plain(c) { c } else { '-' }).take(128).collect();
+    match clean.strip_prefix(['.', '-']) {
+        Some(rest) => format!("_{rest}"),
+        None => clean,
+    }
 }
 
 /// `.git` at the end makes no difference; case does.
@@ -178,125 +297,5 @@ fn fits(allowed: &str, url: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const GITHUB: &[u8] = include_bytes!("../../tests/fixtures/webhooks/github-push.json");
-    const GITLAB: &[u8] = include_bytes!("../../tests/fixtures/webhooks/gitlab-push.json");
-    const GITEA: &[u8] = include_bytes!("../../tests/fixtures/webhooks/gitea-push.json");
-
-    fn hook(forge: Forge) -> Hook {
-        Hook {
-            forge,
-            secret: Secret::new("It's a Secret to Everybody"),
-            repositories: vec![
-                "https://git.example/team/*".into(),
-                "https://git.example/one".into(),
-            ],
-            branches: vec![],
-        }
-    }
-
-    fn sign(hook: &Hook, body: &[u8]) -> HeaderMap {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, hook.secret.expose().as_bytes());
-        let mac = hex::encode(hmac::sign(&key, body));
-        let pairs = match hook.forge {
-            Forge::Github => [
-                ("x-github-event", "push".into()),
-                ("x-hub-signature-256", format!("sha256={mac}")),
-            ],
-            Forge::Gitea => [("x-gitea-event", "push".into()), ("x-gitea-signature", mac)],
-            Forge::Gitlab => [
-                ("x-gitlab-event", "Push Hook".into()),
-                ("x-gitlab-token", hook.secret.expose().to_owned()),
-            ],
-        };
-        pairs
-            .map(|(k, v): (&'static str, String)| (k.parse().unwrap(), v.parse().unwrap()))
-            .into_iter()
-            .collect()
-    }
-
-    fn heard(forge: Forge, body: &[u8]) -> Result<Heard, HookError> {
-        let hook = hook(forge);
-        hear(&hook, &sign(&hook, body), body)
-    }
-
-    /// The example of GitHub's page on validating deliveries.
-    #[test]
-    fn the_published_example_of_a_signature_fits() {
-        let hook = hook(Forge::Github);
-        let mut headers = HeaderMap::new();
-        let mac = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
-        headers.insert("x-hub-signature-256", mac.parse().unwrap());
-        assert!(signed(&hook, &headers, b"Hello, World!"));
-        assert!(!signed(&hook, &headers, b"Hello, World?"));
-    }
-
-    #[test]
-    fn a_push_of_each_forge_gives_repository_reference_and_commit() {
-        for (forge, body) in
-            [(Forge::Github, GITHUB), (Forge::Gitlab, GITLAB), (Forge::Gitea, GITEA)]
-        {
-            let Ok(Heard::Push(push)) = heard(forge, body) else {
-                panic!("{:?}", heard(forge, body))
-            };
-            assert_eq!(push.url, "https://git.example/team/web.git");
-            assert_eq!(push.reference, "refs/heads/main");
-            assert_eq!(push.commit, "da1560886d4f094c3e6c9ef40349f7d38b5d27d7");
-            assert_eq!(push.by, "ada");
-        }
-    }
-
-    #[test]
-    fn without_the_right_signature_nothing_is_heard() {
-        for (forge, body) in
-            [(Forge::Github, GITHUB), (Forge::Gitlab, GITLAB), (Forge::Gitea, GITEA)]
-        {
-            let (hook, mut other) = (hook(forge), hook(forge));
-            other.secret = Secret::new("x");
-            assert_eq!(hear(&hook, &sign(&other, body), body), Err(HookError::Signature));
-            assert_eq!(hear(&hook, &HeaderMap::new(), body), Err(HookError::Signature));
-            other.secret = Secret::new("");
-            assert_eq!(hear(&other, &sign(&other, body), body), Err(HookError::Signature));
-            if forge != Forge::Gitlab {
-                assert_eq!(hear(&hook, &sign(&hook, body), &body[1..]), Err(HookError::Signature));
-            }
-        }
-    }
-
-    #[test]
-    fn other_repositories_branches_and_events_are_not_built() {
-        let mut h = hook(Forge::Gitea);
-        h.repositories =
-            vec!["https://git.example/team/we".into(), "https://git.example/other/*".into()];
-        assert!(matches!(hear(&h, &sign(&h, GITEA), GITEA), Err(HookError::Repository(_))));
-        h.repositories = vec!["https://git.example/team/web".into()];
-        assert!(matches!(hear(&h, &sign(&h, GITEA), GITEA), Ok(Heard::Push(_))));
-        h.branches = vec!["release".into()];
-        assert!(matches!(hear(&h, &sign(&h, GITEA), GITEA), Ok(Heard::Nothing(_))));
-        let mut ping = sign(&h, GITEA);
-        ping.insert("x-gitea-event", "ping".parse().unwrap());
-        assert_eq!(hear(&h, &ping, GITEA), Ok(Heard::Nothing("not a push")));
-        let text = String::from_utf8(GITEA.to_vec()).unwrap();
-        let gone = text.replace("da1560886d4f094c3e6c9ef40349f7d38b5d27d7", &"0".repeat(40));
-        assert!(matches!(heard(Forge::Gitea, gone.as_bytes()), Ok(Heard::Nothing(_))));
-        for (from, to) in [
-            ("https://git.example/team/web.git", "ext::sh"),
-            ("refs/heads/main", "--upload-pack=x"),
-        ] {
-            let said = heard(Forge::Gitea, text.replace(from, to).as_bytes());
-            assert!(matches!(said, Err(HookError::Body { .. })), "{said:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_body_panics(body in "[\\[\\]{}\":,a-z0]{0,60}") {
-            for forge in [Forge::Github, Forge::Gitlab, Forge::Gitea] {
-                let _ = heard(forge, body.as_bytes());
-            }
-        }
-    }
-}
+#[path = "webhook_tests.rs"]
+mod tests;

@@ -7,7 +7,7 @@ use super::context::{self, folder, git};
 use super::debian::{self, Release};
 use super::run::{BuilderIdentity, Run, UsedBase};
 use super::said::{Log, Stop, Teller, renamed};
-use super::settings::{PipelineSettings, Source};
+use super::settings::{PipelineSettings, Remote, Source, Upload};
 use super::{Shelf, dockerfile, import, layout, names, provenance};
 use crate::model::{Digest, Time};
 use crate::tls::signing::SigningKey;
@@ -23,7 +23,23 @@ pub(super) enum Task {
     /// `base build`.
     Debian(Release),
     /// `base import`.
-    Import(PathBuf),
+    Import(Import),
+}
+
+/// Where an image is taken from.
+#[derive(Debug, Clone)]
+pub(super) enum Import {
+    /// A file or layout on the server.
+    File(PathBuf),
+    /// A file that was sent.
+    Upload(Upload),
+    /// Another registry.
+    Remote {
+        /// `HOST/NAME:TAG`.
+        reference: String,
+        /// How it is reached.
+        remote: Remote,
+    },
 }
 
 /// What all runs share.
@@ -80,12 +96,22 @@ impl Work {
                     .await?;
                 run.context_digest = Some(digest.to_string());
             }
-            Task::Import(path) => {
+            Task::Import(what) => {
                 self.says(run, "reads the image");
                 run.builder = Some(import::identity()?);
-                let (path, out) = (path.clone(), out.clone());
+                let (what, out) = (what.clone(), out.clone());
+                let largest = self.shop.settings.limits.bytes;
                 let digest = self
-                    .blocking(Vec::new(), move |t| import::take(&path, &out, t).map_err(text))
+                    .blocking(Vec::new(), move |t| {
+                        let digest = match &what {
+                            Import::File(path) => import::take(path, &out, largest, t),
+                            Import::Upload(u) => import::take(&u.image(), &out, largest, t),
+                            Import::Remote { reference, remote } => {
+                                import::fetch(reference, &remote.options(), &out, largest, t)
+                            }
+                        };
+                        digest.map_err(text)
+                    })
                     .await?;
                 run.context_digest = Some(digest.to_string());
             }

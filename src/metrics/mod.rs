@@ -44,7 +44,7 @@ impl Window {
 }
 
 /// A spread of times, in seconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Spread {
     /// How many there are.
     pub count: usize,

@@ -7,7 +7,8 @@ use std::fmt;
 use std::str::FromStr;
 
 /// A SHA-256 digest: `sha256:` and 64 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, utoipa::ToSchema)]
+#[schema(value_type = String)]
 pub struct Digest([u8; 32]);
 
 impl Digest {

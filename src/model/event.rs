@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// How a thing ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// Done.
@@ -31,9 +31,10 @@ impl fmt::Display for Outcome {
 }
 
 /// An event before it has its place in the chain.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct NewEvent {
     /// When.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Time,
     /// Who asked: a token's name, `node:<name>`, or `server`.
     pub actor: String,
@@ -77,7 +78,7 @@ impl NewEvent {
 }
 
 /// An event in its place.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Event {
     /// Position, from 1, without gaps.
     pub seq: u64,

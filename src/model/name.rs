@@ -9,7 +9,7 @@ use std::str::FromStr;
 macro_rules! checked_name {
     ($(#[$doc:meta])* $ty:ident, $what:literal, $want:literal, $ok:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, utoipa::ToSchema)]
         pub struct $ty(String);
 
         impl $ty {

@@ -115,20 +115,21 @@ pub struct RegistryPlan {
 }
 
 /// Asks for the node's client certificate; the key stays on the node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct CertificateRequest {
     /// PKCS #10 request, PEM.
     pub csr: String,
 }
 
 /// The answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SignedCertificate {
     /// The node's certificate, PEM.
     pub certificate: String,
     /// The authority that signed it and the registry's own, PEM.
     pub ca: String,
     /// Not good after.
+    #[schema(value_type = String, format = DateTime)]
     pub expires: Time,
 }
 

@@ -10,7 +10,9 @@ pub const MOST_SEEN: usize = 200;
 pub const MOST_RUNNING: usize = 1000;
 
 /// A container and its image.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
+)]
 pub struct Container {
     /// Name, as the engine lists it.
     pub name: String,
@@ -36,7 +38,7 @@ impl Container {
 }
 
 /// What happened to a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "what", rename_all = "lowercase")]
 pub enum Happening {
     /// It started.
@@ -66,9 +68,10 @@ impl Happening {
 }
 
 /// One thing that happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Seen {
     /// When, by the node's clock.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Time,
     /// Which container.
     #[serde(flatten)]
@@ -79,7 +82,7 @@ pub struct Seen {
 }
 
 /// What the agent sends when something happened, and every half minute.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct WorkloadReport {
     /// One start of the agent; a random text.
     pub session: String,

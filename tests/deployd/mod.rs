@@ -58,14 +58,19 @@ pub fn free_port() -> u16 {
 pub struct Server {
     pub dir: PathBuf,
     pub at: String,
+    /// Network namespace it runs in; this one's if there is none.
+    space: Option<String>,
     child: Option<Child>,
 }
 
 impl Server {
     /// Set up in `dir` and started; `registry` is what stands in `[registry]`.
     pub fn new(dir: &Path, registry: &str) -> Self {
-        let at = format!("127.0.0.1:{}", free_port());
-        let s = Self { dir: dir.to_owned(), at, child: None };
+        Self::bare(&format!("127.0.0.1:{}", free_port()), dir, registry)
+    }
+
+    fn bare(at: &str, dir: &Path, registry: &str) -> Self {
+        let s = Self { dir: dir.to_owned(), at: at.to_owned(), space: None, child: None };
         fs::create_dir_all(dir).unwrap();
         s.configure(registry);
         s
@@ -139,8 +144,25 @@ impl Server {
         s
     }
 
+    /// Started in the network namespace `space`, on the address `at` of it.
+    pub fn within(space: &str, at: &str, dir: &Path, registry: &str) -> Self {
+        let mut s = Self::bare(at, dir, registry);
+        s.space = Some(space.to_owned());
+        s.daemon(&["init"]).ok();
+        s.start();
+        s
+    }
+
     fn command(&self) -> Command {
-        let mut c = Command::new(env!("CARGO_BIN_EXE_deployment-server"));
+        let program = env!("CARGO_BIN_EXE_deployment-server");
+        let mut c = match &self.space {
+            Some(space) => {
+                let mut c = Command::new("ip");
+                c.args(["netns", "exec", space, program]);
+                c
+            }
+            None => Command::new(program),
+        };
         c.arg("--config").arg(self.dir.join("deployment-server.toml"));
         c
     }

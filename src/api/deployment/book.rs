@@ -42,15 +42,17 @@ pub struct Person {
 }
 
 /// A node's certificate.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Certificate {
     /// Node.
     pub node: NodeName,
     /// Serial number, hexadecimal.
     pub serial: String,
     /// When it was signed.
+    #[schema(value_type = String, format = DateTime)]
     pub issued: Time,
     /// Not good after.
+    #[schema(value_type = String, format = DateTime)]
     pub expires: Time,
     /// Refused since, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,9 +60,10 @@ pub struct Certificate {
 }
 
 /// The end of a certificate before its time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Revoked {
     /// When.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Time,
     /// Why: retired, installed anew.
     pub reason: String,

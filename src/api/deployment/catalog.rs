@@ -4,12 +4,13 @@
 use super::Desk;
 use super::visitor::Visitor;
 use crate::api::Problem;
+use crate::api::problem::Query;
 use crate::auth::rights::Right;
 use crate::model::{Event, Time};
 use crate::registry::{Fault, RepositoryName};
 use crate::store::{EventQuery, StoreError};
 use axum::Json as Out;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -21,8 +22,9 @@ const PAGE: usize = 500;
 const LOOKED_THROUGH: usize = 10_000;
 
 /// What is asked for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Wanted {
     /// Repositories that begin so.
     #[serde(default)]
@@ -32,7 +34,7 @@ pub struct Wanted {
 }
 
 /// A tag.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ShownImage {
     /// Repository.
     pub repository: String,
@@ -43,6 +45,7 @@ pub struct ShownImage {
     /// Bytes of all that it names, each blob once.
     pub bytes: u64,
     /// When the tag was set.
+    #[schema(value_type = String, format = DateTime)]
     pub pushed: Time,
     /// Who set it, if the record still says so.
     pub by: Option<String>,
@@ -51,7 +54,7 @@ pub struct ShownImage {
 }
 
 /// A page.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Catalog {
     /// Tags, by repository and tag.
     pub items: Vec<ShownImage>,
@@ -66,6 +69,14 @@ impl From<Fault> for Problem {
     }
 }
 
+/// The tags that the caller may pull, a page at a time.
+#[utoipa::path(
+    get,
+    path = "/v1/registry/catalog",
+    tag = "registry",
+    params(Wanted),
+    responses((status = 200, description = "A page", body = Catalog))
+)]
 pub(super) async fn list(
     Visitor(who): Visitor,
     State(desk): State<Arc<Desk>>,

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// A certificate to sign.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignRequest {
     /// For which node.
@@ -31,7 +31,7 @@ pub struct SignRequest {
 }
 
 /// Certificates to refuse from now on.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RevokeRequest {
     /// All of this node.
@@ -40,10 +40,25 @@ pub struct RevokeRequest {
     pub reason: String,
 }
 
+/// The authority that clients trust, PEM.
+#[utoipa::path(
+    get,
+    path = "/v1/ca",
+    tag = "certificates",
+    responses((status = 200, description = "PEM", body = String, content_type = "text/plain")),
+    security(())
+)]
 pub(super) async fn ca(State(desk): State<Arc<Desk>>) -> String {
     desk.authority.pem().to_owned()
 }
 
+/// Nodes' certificates.
+#[utoipa::path(
+    get,
+    path = "/v1/certificates",
+    tag = "certificates",
+    responses((status = 200, description = "Certificates", body = List<Certificate>))
+)]
 pub(super) async fn list(
     caller: Caller,
     State(desk): State<Arc<Desk>>,
@@ -52,6 +67,14 @@ pub(super) async fn list(
     Ok(Out(List { items: desk.book.certificates() }))
 }
 
+/// Signs a node's certificate; older ones of the node are refused from now on.
+#[utoipa::path(
+    post,
+    path = "/v1/certificates",
+    tag = "certificates",
+    request_body(content = SignRequest),
+    responses((status = 201, description = "Signed", body = Signed))
+)]
 pub(super) async fn sign(
     caller: Caller,
     State(desk): State<Arc<Desk>>,
@@ -65,6 +88,14 @@ pub(super) async fn sign(
     Ok((StatusCode::CREATED, Out(signed)))
 }
 
+/// Renews the certificate that the caller shows.
+#[utoipa::path(
+    post,
+    path = "/v1/certificates/renew",
+    tag = "certificates",
+    request_body(content = CertificateRequest),
+    responses((status = 201, description = "Signed", body = Signed))
+)]
 pub(super) async fn renew(
     State(desk): State<Arc<Desk>>,
     parts: Parts,
@@ -87,6 +118,14 @@ pub(super) async fn renew(
     }
 }
 
+/// Refuses all certificates of a node.
+#[utoipa::path(
+    post,
+    path = "/v1/certificates/revoke",
+    tag = "certificates",
+    request_body(content = RevokeRequest),
+    responses((status = 204, description = "Refused from now on"))
+)]
 pub(super) async fn revoke(
     caller: Caller,
     State(desk): State<Arc<Desk>>,

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// What was checked, and how it ended.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckRequest {
     /// `NAME:TAG` or `NAME@DIGEST`.
@@ -31,6 +31,14 @@ pub struct CheckRequest {
     pub note: String,
 }
 
+/// Says that an image passed or failed a check.
+#[utoipa::path(
+    post,
+    path = "/v1/registry/checks",
+    tag = "registry",
+    request_body(content = CheckRequest),
+    responses((status = 201, description = "What was signed", body = Checked))
+)]
 pub(super) async fn add(
     visitor: Visitor,
     State(desk): State<Arc<Desk>>,

@@ -14,9 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Nodes' certificates that the leader signed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FollowedCertificates {
     /// When they were last all known here.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub last_success: Option<Time>,
     /// How many.
     pub known: u64,
@@ -38,7 +39,7 @@ pub struct Following {
 }
 
 /// How it goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ShownFollow {
     /// `https://HOST:PORT`.
     pub leader: String,
@@ -147,6 +148,13 @@ impl Following {
     }
 }
 
+/// Whom this server follows, and how far behind it is.
+#[utoipa::path(
+    get,
+    path = "/v1/follow",
+    tag = "registry",
+    responses((status = 200, description = "How it goes", body = ShownFollow))
+)]
 pub(super) async fn show(
     caller: Caller,
     State(desk): State<Arc<Desk>>,

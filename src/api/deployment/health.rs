@@ -8,11 +8,26 @@ use axum::response::{IntoResponse, Response};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+/// The process answers.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "health",
+    responses((status = 200, description = "ok", body = String, content_type = "text/plain")),
+    security(())
+)]
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// The store takes writes, and the registry's storage answers.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "health",
+    responses((status = 200, description = "ready", body = String, content_type = "text/plain")),
+    security(())
+)]
 pub(super) async fn readyz(State(desk): State<Arc<Desk>>) -> Result<String, Problem> {
     let away = |why| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, why));
     let (store, images) = tokio::join!(desk.book.store().health(), desk.registry.health());
@@ -27,6 +42,13 @@ pub(super) async fn readyz(State(desk): State<Arc<Desk>>) -> Result<String, Prob
 }
 
 /// Numbers for Prometheus (text format 0.0.4).
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "health",
+    responses((status = 200, description = "Text format 0.0.4", body = String, content_type = "text/plain")),
+    security(())
+)]
 pub(super) async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
     let c = desk.registry.counts();
     let (store, images) = tokio::join!(desk.book.store().health(), desk.registry.health());

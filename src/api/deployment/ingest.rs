@@ -1,8 +1,8 @@
 //! `/v1/ingest`: from a folder or a git repository to an image in `staging/`;
-//! `/v1/bases`: the images that builds start from; `/v1/attestations`: what is
-//! signed about an image.
+//! `/v1/attestations`: what is signed about an image.
 
 use super::Desk;
+use crate::api::problem::{Path, Query};
 use crate::api::{Caller, List, Problem, demand};
 use crate::auth::Role;
 use crate::ingest::provenance::ARTIFACT_TYPE;
@@ -10,7 +10,7 @@ use crate::ingest::{Refused, Request, Run, Source};
 use crate::registry::{Reference, RepositoryName};
 use axum::Json as Out;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
@@ -24,8 +24,9 @@ const LARGEST: usize = 64 << 10;
 const PIECE: u64 = 256 << 10;
 
 /// What is wanted, in the query: the body is the folder as a tar, or nothing.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Ask {
     /// Git repository, in place of a body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +58,7 @@ pub struct Ask {
 }
 
 /// Build arguments, as the JSON body of a request that names a git repository.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Arguments {
     /// Name to value; no secrets.
@@ -65,16 +66,8 @@ pub struct Arguments {
     pub arguments: BTreeMap<String, String>,
 }
 
-/// A base image to be made.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BaseRequest {
-    /// `debian:12` or `debian:13`.
-    pub image: String,
-}
-
 /// What is signed about an image.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Attestations {
     /// Of the image.
     pub digest: String,
@@ -93,7 +86,9 @@ impl From<Refused> for Problem {
             Refused::NoBuilder(_) | Refused::Closing | Refused::Keep(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Refused::Network => StatusCode::FORBIDDEN,
+            Refused::Network | Refused::Folder { .. } | Refused::Registry { .. } => {
+                StatusCode::FORBIDDEN
+            }
             Refused::Io { .. } | Refused::Key(_) | Refused::Settings(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
@@ -103,6 +98,15 @@ impl From<Refused> for Problem {
     }
 }
 
+/// Builds an image: the body is the folder as a tar, or with `git` its build arguments.
+#[utoipa::path(
+    post,
+    path = "/v1/ingest",
+    tag = "ingest",
+    params(Ask),
+    request_body(content((Vec<u8> = "application/x-tar"), (Arguments = "application/json"))),
+    responses((status = 202, description = "The run, in the queue", body = Run))
+)]
 pub(super) async fn submit(
     caller: Caller,
     State(desk): State<Arc<Desk>>,
@@ -153,6 +157,13 @@ pub(super) async fn submit(
     Ok((StatusCode::ACCEPTED, Out(run)))
 }
 
+/// Builds of images, newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/ingest",
+    tag = "ingest",
+    responses((status = 200, description = "Runs", body = List<Run>))
+)]
 pub(super) async fn list(
     _: Caller,
     State(desk): State<Arc<Desk>>,
@@ -166,6 +177,14 @@ fn find(desk: &Desk, id: &str) -> Result<Run, Problem> {
     desk.pipeline.get(&id).ok_or_else(unknown)
 }
 
+/// One build.
+#[utoipa::path(
+    get,
+    path = "/v1/ingest/{id}",
+    tag = "ingest",
+    params(("id" = String, Path, description = "Run")),
+    responses((status = 200, description = "The run", body = Run))
+)]
 pub(super) async fn show(
     _: Caller,
     State(desk): State<Arc<Desk>>,
@@ -174,6 +193,14 @@ pub(super) async fn show(
     Ok(Out(find(&desk, &id)?))
 }
 
+/// Ends a build, or takes it out of the queue.
+#[utoipa::path(
+    delete,
+    path = "/v1/ingest/{id}",
+    tag = "ingest",
+    params(("id" = String, Path, description = "Run")),
+    responses((status = 204, description = "It ends"))
+)]
 pub(super) async fn cancel(
     caller: Caller,
     State(desk): State<Arc<Desk>>,
@@ -186,13 +213,21 @@ pub(super) async fn cancel(
 }
 
 /// Where in a log.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct At {
     #[serde(default)]
     offset: u64,
 }
 
 /// A piece of the log from `offset`; empty when there is no more yet.
+#[utoipa::path(
+    get,
+    path = "/v1/ingest/{id}/log",
+    tag = "ingest",
+    params(("id" = String, Path, description = "Run"), At),
+    responses((status = 200, description = "A piece of at most 256 KiB", body = Vec<u8>, content_type = "application/octet-stream"))
+)]
 pub(super) async fn log(
     _: Caller,
     State(desk): State<Arc<Desk>>,
@@ -215,16 +250,14 @@ pub(super) async fn log(
     piece.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))
 }
 
-pub(super) async fn base(
-    caller: Caller,
-    State(desk): State<Arc<Desk>>,
-    crate::api::problem::Json(r): crate::api::problem::Json<BaseRequest>,
-) -> Result<(StatusCode, Out<Run>), Problem> {
-    demand(&*desk, &caller, Role::Operate, "making a base image").await?;
-    let run = desk.pipeline.base_build(&r.image, &caller.name).await?;
-    Ok((StatusCode::ACCEPTED, Out(run)))
-}
-
+/// What is signed about an image.
+#[utoipa::path(
+    get,
+    path = "/v1/attestations/{reference}",
+    tag = "ingest",
+    params(("reference" = String, Path, description = "REPOSITORY:TAG or REPOSITORY@DIGEST, slashes as they are")),
+    responses((status = 200, description = "Envelopes and the key", body = Attestations))
+)]
 pub(super) async fn attestations(
     _: Caller,
     State(desk): State<Arc<Desk>>,

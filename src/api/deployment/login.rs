@@ -17,14 +17,23 @@ use std::sync::Arc;
 const LIFE: i64 = 900;
 
 /// The answer, as Docker's clients expect it.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub(super) struct Pass {
     token: String,
     access_token: String,
     expires_in: i64,
+    #[schema(value_type = String, format = DateTime)]
     issued_at: Time,
 }
 
+/// Docker's token flow: a pass for who shows a password, an API token or a certificate.
+#[utoipa::path(
+    get,
+    path = "/auth/token",
+    tag = "registry",
+    responses((status = 200, description = "A pass", body = Pass)),
+    security(())
+)]
 pub(super) async fn token(
     State(desk): State<Arc<Desk>>,
     request: Request,

@@ -1,13 +1,15 @@
 //! The deployment server's resources: who people and nodes are (`people`,
 //! `certificates`, `login`), and what they may do in the registry (`gate`); how
-//! images come from source (`ingest`); what is in it (`catalog`), how it is
-//! kept (`upkeep`), what moves up in it (`promote`, `checks`), whom it follows
-//! (`follow`), and where its images went (`workload`).
+//! images come from source (`ingest`, `hooks`, `bases`); what is in it
+//! (`catalog`), how it is kept (`upkeep`), what moves up in it (`promote`,
+//! `checks`), whom it follows (`follow`), and where its images went
+//! (`workload`). `openapi` describes all of them,
 //! `book` holds all of it in memory and in the store.
 //!
 //! Rights are looked up at every request, never carried in a token: what is
 //! taken away is gone at once, also for a pull that was allowed a minute ago.
 
+pub mod bases;
 pub mod book;
 pub mod catalog;
 pub mod certificates;
@@ -15,8 +17,10 @@ pub mod checks;
 pub mod follow;
 pub mod gate;
 pub mod health;
+pub mod hooks;
 pub mod ingest;
 pub mod login;
+pub mod openapi;
 pub mod people;
 pub mod promote;
 pub mod upkeep;
@@ -59,6 +63,8 @@ pub struct Desk {
     pub pipeline: Arc<Pipeline>,
     /// What runs on nodes.
     pub workloads: workload::Workloads,
+    /// Pushes that become images.
+    pub hooks: hooks::Hooks,
     /// Rules of its upkeep.
     pub house: promote::House,
     /// Whom this server follows.
@@ -100,7 +106,10 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/v1/ingest", get(ingest::list).post(ingest::submit))
         .route("/v1/ingest/{id}", get(ingest::show).delete(ingest::cancel))
         .route("/v1/ingest/{id}/log", get(ingest::log))
-        .route("/v1/bases", post(ingest::base))
+        .route("/v1/hooks", get(hooks::list))
+        .route("/v1/hooks/{name}", post(hooks::receive))
+        .route("/v1/bases", post(bases::build))
+        .route("/v1/bases/import", post(bases::import))
         .route("/v1/attestations/{*reference}", get(ingest::attestations))
         .route("/v1/registry/catalog", get(catalog::list))
         .route("/v1/registry/gc", post(upkeep::gc))
@@ -114,6 +123,7 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/v1/follow", get(follow::show))
         .route("/auth/token", get(login::token))
         .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(openapi::document))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .fallback(|| async {

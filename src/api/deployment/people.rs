@@ -2,7 +2,7 @@
 
 use super::Desk;
 use super::book::{PERSON, Person};
-use crate::api::problem::Json;
+use crate::api::problem::{Json, Path};
 use crate::api::{Caller, List, Problem, demand};
 use crate::auth::Role;
 use crate::auth::password::{PasswordHash, SHORTEST};
@@ -10,14 +10,14 @@ use crate::auth::rights::Grant;
 use crate::model::{NewEvent, Outcome, Secret, Time};
 use crate::store::{Batch, Expect};
 use axum::Json as Out;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Somebody to be known from now on; the same name again changes password and
 /// rights.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewPerson {
     /// 1 to 32 of a-z, 0-9, `.`, `-`, `_`.
@@ -25,20 +25,30 @@ pub struct NewPerson {
     /// At least 10 characters.
     pub password: String,
     /// Such as `team/:pull,push`.
+    #[schema(value_type = Vec<String>)]
     pub grants: Vec<Grant>,
 }
 
 /// Somebody as shown: without what is secret.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ShownPerson {
     /// Name.
     pub name: String,
     /// Rights.
+    #[schema(value_type = Vec<String>)]
     pub grants: Vec<Grant>,
     /// Since when.
+    #[schema(value_type = String, format = DateTime)]
     pub made: Time,
 }
 
+/// People who log in to the registry.
+#[utoipa::path(
+    get,
+    path = "/v1/users",
+    tag = "users",
+    responses((status = 200, description = "People", body = List<ShownPerson>))
+)]
 pub(super) async fn list(
     caller: Caller,
     State(desk): State<Arc<Desk>>,
@@ -48,6 +58,14 @@ pub(super) async fn list(
     Ok(Out(List { items: desk.book.people().into_iter().map(shown).collect() }))
 }
 
+/// Adds somebody, or changes password and rights.
+#[utoipa::path(
+    post,
+    path = "/v1/users",
+    tag = "users",
+    request_body(content = NewPerson),
+    responses((status = 204, description = "Known from now on"))
+)]
 pub(super) async fn add(
     caller: Caller,
     State(desk): State<Arc<Desk>>,
@@ -78,6 +96,14 @@ pub(super) async fn add(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Takes somebody away.
+#[utoipa::path(
+    delete,
+    path = "/v1/users/{name}",
+    tag = "users",
+    params(("name" = String, Path, description = "Name")),
+    responses((status = 204, description = "Gone"))
+)]
 pub(super) async fn remove(
     caller: Caller,
     State(desk): State<Arc<Desk>>,

@@ -42,7 +42,7 @@ impl House {
 }
 
 /// What to promote.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromoteRequest {
     /// `NAME:TAG` or `NAME@DIGEST`.
@@ -56,7 +56,7 @@ pub struct PromoteRequest {
 }
 
 /// What was promoted.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Promoted {
     /// From where.
     pub from: String,
@@ -106,6 +106,14 @@ fn target(r: &PromoteRequest) -> Result<(RepositoryName, Tag), Problem> {
     }
 }
 
+/// Gives an image its place, by digest.
+#[utoipa::path(
+    post,
+    path = "/v1/registry/promote",
+    tag = "registry",
+    request_body(content = PromoteRequest),
+    responses((status = 200, description = "What was promoted", body = Promoted))
+)]
 pub(super) async fn promote(
     visitor: Visitor,
     State(desk): State<Arc<Desk>>,

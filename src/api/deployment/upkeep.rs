@@ -21,7 +21,7 @@ use std::sync::Arc;
 const SHOWN: usize = 500;
 
 /// What to do.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GcRequest {
     /// Say what would be done, and change nothing.
@@ -30,7 +30,7 @@ pub struct GcRequest {
 }
 
 /// One thing and what becomes of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ShownThing {
     /// `link`, `blob`, `manifest` or `upload`.
     pub what: String,
@@ -47,7 +47,7 @@ pub struct ShownThing {
 }
 
 /// What a collection did, or would do.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ShownGc {
     /// Nothing was changed.
     pub dry_run: bool,
@@ -64,7 +64,7 @@ pub struct ShownGc {
 }
 
 /// What reading everything found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ShownVerify {
     /// Blobs read to their end.
     pub blobs: u64,
@@ -81,7 +81,7 @@ pub struct ShownVerify {
 }
 
 /// One thing that is not as it must be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ShownDamage {
     /// `blob`, `manifest`, `tag` or `referrer`.
     pub what: String,
@@ -102,6 +102,14 @@ impl From<RegistryError> for Problem {
     }
 }
 
+/// Collects garbage, or says what would be collected.
+#[utoipa::path(
+    post,
+    path = "/v1/registry/gc",
+    tag = "registry",
+    request_body(content = GcRequest),
+    responses((status = 200, description = "What was done", body = ShownGc))
+)]
 pub(super) async fn gc(
     caller: Caller,
     State(desk): State<Arc<Desk>>,
@@ -183,6 +191,13 @@ fn thing(j: Judged) -> ShownThing {
     ShownThing { what, repository: j.repository, name: j.name, bytes: j.bytes, verdict, why }
 }
 
+/// Reads the whole registry and names what is rotten or missing.
+#[utoipa::path(
+    post,
+    path = "/v1/registry/verify",
+    tag = "registry",
+    responses((status = 200, description = "What was found", body = ShownVerify))
+)]
 pub(super) async fn verify(
     caller: Caller,
     State(desk): State<Arc<Desk>>,

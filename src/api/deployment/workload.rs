@@ -5,7 +5,7 @@
 use super::Desk;
 use super::book::{Certificate, Who};
 use super::visitor::Visitor;
-use crate::api::problem::Json;
+use crate::api::problem::{Json, Path};
 use crate::api::{Caller, List, Problem, demand};
 use crate::auth::Role;
 use crate::model::workload::{MOST_RUNNING, MOST_SEEN};
@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::store::{Batch, Expect, Store, StoreError};
 use axum::Json as Out;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,22 +79,34 @@ impl Workloads {
 }
 
 /// A node, as this server knows it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ShownNode {
     /// Name.
     pub name: NodeName,
     /// Whether it may still use the registry; if not, why.
     pub refused: Option<String>,
     /// Its newest certificate ends then.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub certificate_expires: Option<Time>,
     /// Last heard of.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub heard: Option<Time>,
     /// Silent for too long since then.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub lost: Option<Time>,
     /// What runs there, with the digests of the images.
     pub running: Vec<Container>,
 }
 
+/// What runs on the node that shows its certificate.
+#[utoipa::path(
+    post,
+    path = "/v1/workload",
+    tag = "nodes",
+    request_body(content = WorkloadReport),
+    responses((status = 204, description = "Written down")),
+    security(("certificate" = []))
+)]
 pub(super) async fn report(
     Visitor(who): Visitor,
     State(desk): State<Arc<Desk>>,
@@ -256,6 +268,13 @@ fn silent(since: Time, now: Time) -> Duration {
     Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }
 
+/// Nodes that have or had a certificate, and what runs on them.
+#[utoipa::path(
+    get,
+    path = "/v1/nodes",
+    tag = "nodes",
+    responses((status = 200, description = "By name", body = List<ShownNode>))
+)]
 pub(super) async fn nodes(
     caller: Caller,
     State(desk): State<Arc<Desk>>,
@@ -264,6 +283,14 @@ pub(super) async fn nodes(
     Ok(Out(List { items: known(&desk) }))
 }
 
+/// One of them.
+#[utoipa::path(
+    get,
+    path = "/v1/nodes/{name}",
+    tag = "nodes",
+    params(("name" = NodeName, Path, description = "Its name")),
+    responses((status = 200, description = "The node", body = ShownNode))
+)]
 pub(super) async fn node(
     caller: Caller,
     State(desk): State<Arc<Desk>>,

@@ -17,6 +17,38 @@ use std::process::Command;
 pub struct Docker {
     version: String,
     host: Option<String>,
+    kit: Kit,
+}
+
+/// How `docker build` builds here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kit {
+    /// BuildKit, by the plug-in `buildx`.
+    Buildx,
+    /// BuildKit, by the command itself: before 23.0 (Debian 12 has 20.10).
+    BuiltIn,
+    /// The old builder: a newer command without the plug-in.
+    Legacy,
+}
+
+impl Kit {
+    /// `client` is the version of the command.
+    fn of(buildx: bool, client: &str) -> Self {
+        let major = client.split('.').next().and_then(|n| n.parse::<u32>().ok());
+        match (buildx, major) {
+            (true, _) => Self::Buildx,
+            (false, Some(n)) if n < 23 => Self::BuiltIn,
+            (false, _) => Self::Legacy,
+        }
+    }
+
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Buildx => &["--progress=plain", "--provenance=false"],
+            Self::BuiltIn => &["--progress=plain"],
+            Self::Legacy => &[],
+        }
+    }
 }
 
 fn base_name(digest: &Digest) -> String {
@@ -27,13 +59,19 @@ fn base_name(digest: &Digest) -> String {
 impl Docker {
     /// Looks for the command and an engine that answers.
     pub fn find(host: Option<&str>) -> Result<Self, String> {
-        let mut docker = Self { version: String::new(), host: host.map(str::to_owned) };
+        let host = host.map(str::to_owned);
+        let mut docker = Self { version: String::new(), host, kit: Kit::Legacy };
         let mut ask =
             docker.command("20", &["version".into(), "--format={{.Server.Version}}".into()]);
         let found = identity_of("docker", &mut ask)
             .ok_or("no docker engine answers here (docker version fails)")?;
         import::identity()?;
         docker.version = found.version;
+        let mut ask =
+            docker.command("20", &["version".into(), "--format={{.Client.Version}}".into()]);
+        let client = identity_of("docker", &mut ask).map(|i| i.version).unwrap_or_default();
+        let buildx = docker.command("20", &["buildx".into(), "version".into()]).output();
+        docker.kit = Kit::of(buildx.is_ok_and(|o| o.status.success()), &client);
         Ok(docker)
     }
 
@@ -46,7 +84,8 @@ impl Docker {
         if let Some(host) = &self.host {
             command.args(["--host", host]);
         }
-        command.args(arguments).env("DOCKER_BUILDKIT", "1");
+        let kit = if self.kit == Kit::Legacy { "0" } else { "1" };
+        command.args(arguments).env("DOCKER_BUILDKIT", kit);
         command
     }
 
@@ -65,7 +104,11 @@ impl Docker {
             child::run("docker load", load, progress)?;
             std::fs::remove_file(&file).map_err(crate::ingest::context::ContextError::io(&file))?;
         }
-        child::run("docker build", self.command("86400", &build_arguments(job, result)), progress)?;
+        child::run(
+            "docker build",
+            self.command("86400", &build_arguments(job, result, self.kit)),
+            progress,
+        )?;
         let file = job.work.join("result.tar");
         let save = ["save".into(), "--output".into(), file.clone().into_os_string(), result.into()];
         child::run("docker save", self.command("3600", &save), progress)?;
@@ -75,11 +118,9 @@ impl Docker {
     }
 }
 
-fn build_arguments(job: &Job<'_>, result: &str) -> Vec<OsString> {
-    let mut all: Vec<OsString> =
-        ["build", "--progress=plain", "--provenance=false", "--pull=false", "--force-rm"]
-            .map(OsString::from)
-            .into();
+fn build_arguments(job: &Job<'_>, result: &str, kit: Kit) -> Vec<OsString> {
+    let mut all: Vec<OsString> = ["build", "--pull=false", "--force-rm"].map(OsString::from).into();
+    all.extend(kit.options().iter().map(OsString::from));
     if !job.network {
         all.push("--network=none".into());
     }
@@ -122,6 +163,14 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
+    fn the_command_says_how_it_builds() {
+        assert_eq!(Kit::of(true, "28.2.2"), Kit::Buildx);
+        assert_eq!(Kit::of(false, "20.10.24+dfsg1"), Kit::BuiltIn);
+        assert_eq!(Kit::of(false, "28.2.2"), Kit::Legacy);
+        assert_eq!(Kit::of(false, "unknown"), Kit::Legacy);
+    }
+
+    #[test]
     fn the_engine_is_told_to_stay_off_the_network() {
         let arguments = BTreeMap::from([("A".to_owned(), "b c".to_owned())]);
         let mut job = Job {
@@ -136,13 +185,16 @@ mod tests {
             epoch: 7,
             out: Path::new("/o"),
         };
-        let text = |job: &Job<'_>| build_arguments(job, "r").join(std::ffi::OsStr::new("|"));
+        let text =
+            |job: &Job<'_>| build_arguments(job, "r", Kit::Buildx).join(std::ffi::OsStr::new("|"));
         let said = text(&job).into_string().unwrap();
         assert!(
             said.contains("|--network=none|--target=t|") && said.ends_with("|--file|/d|/c"),
             "{said}"
         );
         assert!(said.contains("--pull=false") && said.contains("|--build-arg=A=b c|"), "{said}");
+        let old = build_arguments(&job, "r", Kit::BuiltIn);
+        assert!(!old.contains(&"--provenance=false".into()), "20.10 does not know it: {old:?}");
         job.network = true;
         assert!(!text(&job).into_string().unwrap().contains("--network"));
     }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const NAMED: usize = 50;
 
 /// A tag that is not here as the leader has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Behind {
     /// Repository.
     pub repository: String,
@@ -21,7 +21,7 @@ pub struct Behind {
 }
 
 /// A blob on its way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Fetching {
     /// Repository.
     pub repository: String,
@@ -34,11 +34,13 @@ pub struct Fetching {
 }
 
 /// See the module. Counts are since the server's start.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Status {
     /// When the leader was last asked.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub last_try: Option<Time>,
     /// When all was last here as the leader had it.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub last_success: Option<Time>,
     /// Why it is not so now.
     pub problem: Option<String>,

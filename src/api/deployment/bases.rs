@@ -1,0 +1,92 @@
+//! `/v1/bases`: the images that builds start from: built from the local
+//! packages, or taken from a file or another registry.
+
+use super::Desk;
+use crate::api::problem::{Json, Query};
+use crate::api::{Caller, Problem, demand};
+use crate::auth::Role;
+use crate::ingest::Run;
+use axum::Json as Out;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::StatusCode;
+use futures::TryStreamExt as _;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// A base image to be made.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BaseRequest {
+    /// `debian:12` or `debian:13`.
+    pub image: String,
+}
+
+/// An image to be taken, in the query. Without `from` the body is the image: an
+/// OCI archive, or what `docker save` writes, also compressed with gzip.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ImportAsk {
+    /// What Dockerfiles call it: `alpine:3.20`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What the sender calls the body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Image in another registry, in place of a body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+}
+
+/// Builds a base image from the local packages.
+#[utoipa::path(
+    post,
+    path = "/v1/bases",
+    tag = "bases",
+    request_body(content = BaseRequest),
+    responses((status = 202, description = "The run, in the queue", body = Run))
+)]
+pub(super) async fn build(
+    caller: Caller,
+    State(desk): State<Arc<Desk>>,
+    Json(r): Json<BaseRequest>,
+) -> Result<(StatusCode, Out<Run>), Problem> {
+    demand(&*desk, &caller, Role::Operate, "making a base image").await?;
+    let run = desk.pipeline.base_build(&r.image, &caller.name).await?;
+    Ok((StatusCode::ACCEPTED, Out(run)))
+}
+
+/// Takes a base image.
+#[utoipa::path(
+    post,
+    path = "/v1/bases/import",
+    tag = "bases",
+    params(ImportAsk),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 202, description = "The run, in the queue", body = Run))
+)]
+pub(super) async fn import(
+    caller: Caller,
+    State(desk): State<Arc<Desk>>,
+    Query(ask): Query<ImportAsk>,
+    body: Body,
+) -> Result<(StatusCode, Out<Run>), Problem> {
+    demand(&*desk, &caller, Role::Operate, "taking a base image").await?;
+    let by = caller.name.as_str();
+    let run = match (&ask.from, &ask.name) {
+        (Some(from), name) => desk.pipeline.base_import_remote(from, name.as_deref(), by).await?,
+        (None, None) => {
+            return Err(Problem::bad("name=NAME:TAG is missing: what Dockerfiles will call it"));
+        }
+        (None, Some(name)) => {
+            let stream = body.into_data_stream().map_err(std::io::Error::other);
+            let body = tokio_util::io::StreamReader::new(Box::pin(stream));
+            let label = ask.label.as_deref().unwrap_or("upload");
+            let got = desk.pipeline.receive_image(label, body).await;
+            let upload = got.map_err(|e| Problem::bad(e.to_string()))?;
+            desk.pipeline.base_import_upload(upload, name, by).await?
+        }
+    };
+    Ok((StatusCode::ACCEPTED, Out(run)))
+}
