@@ -31,6 +31,7 @@ fn main() -> anyhow::Result<()> {
     let request = BuildRequest {
         name: recipe.parse()?,
         recipe: recipe.clone(),
+        through: Vec::new(),
         mirror: None,
         components: None,
         packages: Vec::new(),

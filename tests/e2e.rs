@@ -24,6 +24,13 @@ fn a_bios_node_is_installed_with_docker_twice_alike_and_redis_tells_who_did_what
     let now = provision::model::Time::now().as_second() as f64;
     assert!((fresh - now).abs() < 30.0, "the node's clock is right");
 
+    // Its packages come through us.
+    let before = metric(&rack, "cache_sent_bytes_total");
+    rack.ssh("node01", "sudo apt-get update -qq && apt-get download -qq hello");
+    assert!(metric(&rack, "cache_sent_bytes_total") > before + 100_000);
+    let list = rack.ssh("node01", "cat /etc/apt/sources.list /etc/apt/sources.list.d/* || true");
+    assert!(list.contains("http://10.77.0.1:8080/apt/"), "{list}");
+
     let second = rack.must_deploy(&rack.install("node01", "docker"));
     assert_eq!(first["manifest"], second["manifest"], "same inputs, same manifest");
     assert_eq!(rack.boots(0), ["network", "disk", "network", "disk"]);
@@ -34,6 +41,20 @@ fn a_bios_node_is_installed_with_docker_twice_alike_and_redis_tells_who_did_what
     }
     rack.ok(&["log", "--verify"]);
     no_secret_anywhere(&rack, &redis);
+}
+
+/// A number of the build server.
+fn metric(rack: &Rack, name: &str) -> u64 {
+    let socket = rack.lab.dir.join("api.sock");
+    let out = std::process::Command::new("curl")
+        .args(["--silent", "--fail", "--unix-socket"])
+        .arg(socket)
+        .arg("http://x/metrics")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    let line = text.lines().find_map(|l| l.strip_prefix(&format!("provision_{name} ")));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
 }
 
 /// The BMC's password and the build's tokens: not in Redis, logs, arguments

@@ -12,6 +12,7 @@ fn build(dir: &Path) -> Image {
     let request = BuildRequest {
         name: "debian-12".parse().unwrap(),
         recipe: "debian-12".to_owned(),
+        through: Vec::new(),
         mirror: None,
         components: None,
         packages: Vec::new(),

@@ -87,6 +87,7 @@ impl Bench {
             config,
             rack: rack.clone(),
             images,
+            through: Vec::new(),
             scripts,
             key: key.clone(),
             tokens: Default::default(),

@@ -154,15 +154,17 @@ fn plan(
         profile: profile.plan(baked),
         boot: install.boot,
         timezone: install.timezone.clone(),
-        apt_sources: apt_sources(&image.description.provenance.suite),
+        apt_sources: apt_sources(&image.description.provenance.suite, &ctx.through),
         registry: ctx.config.deployment.as_ref().map(|d| RegistryPlan { host: d.host.clone() }),
     }
 }
 
-/// The node's package sources: those of this host, for the image's release.
+/// The node's package sources: those of this host, for the image's release,
+/// through its cache.
 /// A host without any gives none, and only baked profiles can be installed.
-fn apt_sources(suite: &str) -> String {
+fn apt_sources(suite: &str, through: &[(String, String)]) -> String {
     let all = sources::for_suite(std::path::Path::new("/etc/apt"), suite).unwrap_or_default();
+    let all = sources::through(all, through);
     all.iter().map(|s| format!("{}\n", s.line())).collect()
 }
 

@@ -114,6 +114,8 @@ pub struct Ctx {
     pub images: Catalogue,
     /// Profiles.
     pub profiles: Profiles,
+    /// Package archives that come through our cache.
+    pub through: Vec<(String, String)>,
     /// Boot scripts, for their digests.
     pub scripts: Scripts,
     /// The key.

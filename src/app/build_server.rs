@@ -4,7 +4,7 @@ use super::boots::{RackView, TftpFiles};
 use super::daemon::{lock, stop_signal};
 use super::dhcp_settings::dhcp_settings;
 use super::observer::{self, Recorder, Strangers};
-use super::{bmcs, certifier, claim, images, listen, tokens};
+use super::{bmcs, certifier, claim, images, listen, packages, tokens};
 use crate::api::{self, Ctx};
 use crate::auth::MasterKey;
 use crate::config::{Config, DhcpMode};
@@ -137,6 +137,11 @@ async fn serve(
     let boot_listener = listen::tcp(SocketAddr::from((net.address, config.http_port)))?;
     let local = listen::local(&config.api_socket)?;
 
+    let packages = packages::open(&config).with_context(|| {
+        let dir = config.cache.as_ref().map(|c| c.dir.display().to_string());
+        format!("the package cache {}", dir.unwrap_or_default())
+    })?;
+    let package_counts = packages.clone();
     let certifier = match &config.deployment {
         Some(link) => Some(Arc::new(certifier::Remote::new(link, store.clone())?)),
         None => None,
@@ -147,6 +152,7 @@ async fn serve(
         rack: rack.clone(),
         images: Catalogue::open(&config.images_dir),
         profiles: Profiles::open(&config.profiles_dir),
+        through: packages::through(&config),
         scripts,
         key,
         tokens: RwLock::new(known),
@@ -155,6 +161,7 @@ async fn serve(
             images: config.images_dir.clone(),
             // Beside the images, so that a new state does not download all again.
             cache: config.images_dir.join(".cache"),
+            through: packages::through(&config),
             profiles: Profiles::open(&config.profiles_dir),
             turn: Default::default(),
         }),
@@ -164,6 +171,10 @@ async fn serve(
             let mut all = counters();
             for (k, n) in dhcp_counters.iter().flat_map(|c| c.snapshot()) {
                 all.insert(format!("dhcp_{}", k.replace([' ', '-'], "_")), n);
+            }
+            if let Some(c) = &package_counts {
+                all.extend(c.counts.all());
+                all.insert("cache_bytes".to_owned(), c.size());
             }
             all
         }),
@@ -188,7 +199,10 @@ async fn serve(
         let s = stop.clone();
         tasks.spawn(async move { ("tftp", t.run(s).await.map_err(Into::into)) });
     }
-    let node_routes = api::node_router(ctx.clone()).merge(crate::netboot::http::router(boot));
+    let mut node_routes = api::node_router(ctx.clone()).merge(crate::netboot::http::router(boot));
+    if let Some(c) = packages {
+        node_routes = node_routes.merge(crate::cache::http::router(c));
+    }
     let s = stop.clone();
     tasks.spawn(async move {
         ("boot http", listen::serve_boot(boot_listener, node_routes, s).await.map_err(Into::into))

@@ -1,6 +1,7 @@
 //! `build-server check`: reads the configuration and all it leads to, and
 //! says what would be served, without serving it.
 
+use super::packages;
 use crate::config::{Config, DhcpMode};
 use crate::image::Catalogue;
 use crate::model::{BuildId, NodeName};
@@ -44,6 +45,21 @@ pub fn check(c: &Config) -> Result<()> {
     let server = Server { address: n.address, http_port: c.http_port };
     println!("tftp       {}", if c.tftp { "port 69" } else { "off" });
     println!("boot http  {}", server.base());
+    match &c.cache {
+        Some(cache) => {
+            let names: Vec<String> = packages::origins(c).into_iter().map(|o| o.name).collect();
+            if names.is_empty() {
+                faults.push("[cache]: apt on this host has no Debian archive; name one under [[cache.origins]]".into());
+            }
+            let (gib, dir) = (cache.limit >> 30, cache.dir.display());
+            println!(
+                "packages   {}/apt/: {}; up to {gib} GiB in {dir}",
+                server.base(),
+                names.join(", ")
+            );
+        }
+        None => println!("packages   not kept here"),
+    }
     println!("api        https://{} and {}", c.api_listen, c.api_socket.display());
     println!("store      {}", c.store.split('@').next_back().unwrap_or("?"));
     let scripts = Scripts::new(c.templates_dir.clone(), server, n.clone());

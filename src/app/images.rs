@@ -14,6 +14,8 @@ pub struct HostBuilder {
     pub images: PathBuf,
     /// Kept between builds: packages.
     pub cache: PathBuf,
+    /// Archives that come through our cache.
+    pub through: Vec<(String, String)>,
     /// Profiles.
     pub profiles: Profiles,
     /// One build at a time: each takes all cores.
@@ -65,6 +67,7 @@ impl ImageBuilder for HostBuilder {
             recipe: image.to_string(),
             name: image,
             mirror: None,
+            through: self.through.clone(),
             components: None,
             packages: Vec::new(),
             profiles,

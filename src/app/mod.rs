@@ -30,6 +30,7 @@ pub mod ingest;
 pub mod listen;
 pub mod observer;
 pub mod oui;
+pub mod packages;
 pub mod peer;
 pub mod shelf;
 pub mod tokens;

@@ -10,6 +10,7 @@
 //! nothing is started.
 
 pub mod bucket;
+pub mod cache;
 pub mod deployment;
 pub mod follow;
 pub mod ingest;

@@ -154,6 +154,8 @@ pub struct Config {
     pub deadlines: Deadlines,
     /// The deployment server.
     pub deployment: Option<DeploymentLink>,
+    /// The package cache.
+    pub cache: Option<super::cache::CacheConfig>,
 }
 
 /// A fault and where in the file it is.
@@ -219,6 +221,7 @@ pub fn resolve(w: wire::Wire, base: &Path) -> Result<Config, Fault> {
         api_names: w.api.names,
         install: install(w.install, base)?,
         deadlines: deadlines(w.deadlines)?,
+        cache: super::cache::cache(w.cache, base, &state_dir)?,
         deployment: w.deployment.map(|d| link(d, base)).transpose()?,
         network,
         state_dir,

@@ -31,6 +31,8 @@ pub struct Wire {
     pub install: Install,
     #[serde(default)]
     pub deadlines: Deadlines,
+    #[serde(default)]
+    pub cache: super::cache::WireCache,
     pub deployment: Option<Deployment>,
 }
 

@@ -59,6 +59,8 @@ pub struct BuildRequest {
     pub recipe: String,
     /// A mirror configured by hand; else the host's own apt configuration.
     pub mirror: Option<String>,
+    /// Archives that are fetched through another address: theirs, that one.
+    pub through: Vec<(String, String)>,
     /// Archive components in place of the mirror's, such as `main`.
     pub components: Option<Vec<String>>,
     /// Packages beside the recipe's.
@@ -261,7 +263,7 @@ pub fn sources_for(request: &BuildRequest, recipe: &Recipe) -> Result<Vec<Source
     if let Some(components) = &request.components {
         sources.iter_mut().for_each(|s| s.components.clone_from(components));
     }
-    Ok(sources)
+    Ok(sources::through(sources, &request.through))
 }
 
 fn components(sources: &[Source]) -> Vec<String> {

@@ -76,6 +76,30 @@ pub fn for_suite(apt: &Path, suite: &str) -> Result<Vec<Source>, SourcesError> {
     if out.is_empty() { Err(SourcesError::None) } else { Ok(out) }
 }
 
+/// The host's Debian archives, whatever the suite; none without a
+/// configuration that can be read.
+pub fn archives(apt: &Path) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for s in read(apt).unwrap_or_default() {
+        let web = s.uri.starts_with("http://") || s.uri.starts_with("https://");
+        if web && debian_suite(&s.suite).is_some() && !all.contains(&s.uri) {
+            all.push(s.uri);
+        }
+    }
+    all
+}
+
+/// The same sources, fetched through where `map` says: address of an archive,
+/// address in its place.
+pub fn through(mut sources: Vec<Source>, map: &[(String, String)]) -> Vec<Source> {
+    for s in &mut sources {
+        if let Some((_, here)) = map.iter().find(|(there, _)| *there == s.uri) {
+            s.uri.clone_from(here);
+        }
+    }
+    sources
+}
+
 /// As the text of a `sources.list`: for a node, in [`InstallPlan::apt_sources`].
 ///
 /// [`InstallPlan::apt_sources`]: crate::model::plan::InstallPlan::apt_sources

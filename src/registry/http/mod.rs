@@ -19,9 +19,14 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::any;
+use futures::StreamExt as _;
 use http::request::Parts;
 use path::{Query, Target};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes of a refused request that are read, at most.
+const DRAINED: usize = 256 << 10;
 
 /// The routes, to be mounted at the root of a server.
 pub fn routes(registry: Arc<Registry>) -> Router {
@@ -35,9 +40,15 @@ pub fn routes(registry: Arc<Registry>) -> Router {
 async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> Response {
     Counters::add(&registry.counters.requests, 1);
     let (parts, body) = request.into_parts();
-    let response = match answer(&registry, &parts, body).await {
+    let mut body = Some(body);
+    let response = match answer(&registry, &parts, &mut body).await {
         Ok(r) => r,
-        Err(f) => answer::fault(&f),
+        Err(f) => {
+            if let Some(unread) = body {
+                drain(unread).await;
+            }
+            answer::fault(&f)
+        }
     };
     match response.status().as_u16() {
         400..=499 => Counters::add(&registry.counters.errors, 1),
@@ -71,7 +82,29 @@ impl Call<'_> {
     }
 }
 
-async fn answer(registry: &Arc<Registry>, parts: &Parts, body: Body) -> Result<Response, Fault> {
+/// Reads a little of what is not wanted: a client that is still sending when
+/// its stream is closed takes that for the error (curl: 92), and never shows
+/// the answer that says why.
+async fn drain(body: Body) {
+    let mut pieces = body.into_data_stream();
+    let some = async {
+        let mut read = 0;
+        while let Some(Ok(piece)) = pieces.next().await {
+            read += piece.len();
+            if read > DRAINED {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(2), some).await;
+}
+
+async fn answer(
+    registry: &Arc<Registry>,
+    parts: &Parts,
+    body: &mut Option<Body>,
+) -> Result<Response, Fault> {
+    let mut body = || body.take().unwrap_or_default();
     let target = Target::parse(parts.uri.path());
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let read = matches!(parts.method, Method::GET | Method::HEAD);
@@ -112,7 +145,7 @@ async fn answer(registry: &Arc<Registry>, parts: &Parts, body: Body) -> Result<R
         (Target::Tags(name), &Method::GET) => manifests::tags(&call, &name).await,
         (Target::Manifest(name, r), m) => match *m {
             Method::GET | Method::HEAD => manifests::get(&call, &name, &r).await,
-            Method::PUT => manifests::put(&call, &name, &r, body).await,
+            Method::PUT => manifests::put(&call, &name, &r, body()).await,
             Method::DELETE => manifests::delete(&call, &name, &r).await,
             _ => Err(unsupported()),
         },
@@ -122,11 +155,11 @@ async fn answer(registry: &Arc<Registry>, parts: &Parts, body: Body) -> Result<R
             Method::DELETE => blobs::delete(&call, &name, &d).await,
             _ => Err(unsupported()),
         },
-        (Target::Uploads(name), &Method::POST) => uploads::post(&call, &name, body).await,
+        (Target::Uploads(name), &Method::POST) => uploads::post(&call, &name, body()).await,
         (Target::Upload(name, id), m) => match *m {
             Method::GET => uploads::state(&call, &name, id).await,
-            Method::PATCH => uploads::patch(&call, &name, id, body).await,
-            Method::PUT => uploads::put(&call, &name, id, body).await,
+            Method::PATCH => uploads::patch(&call, &name, id, body()).await,
+            Method::PUT => uploads::put(&call, &name, id, body()).await,
             Method::DELETE => uploads::cancel(&call, &name, id).await,
             _ => Err(unsupported()),
         },
