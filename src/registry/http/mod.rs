@@ -14,19 +14,21 @@ use super::seams::{Action, Caller, Counters, Verb};
 use super::{Registry, RepositoryName};
 use answer::Answer;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use axum::routing::any;
+use bytes::Bytes;
 use futures::StreamExt as _;
 use http::request::Parts;
 use path::{Query, Target};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Bytes of a refused request that are read, at most.
-const DRAINED: usize = 256 << 10;
+/// How long the rest of a request is read that was refused or failed.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// The routes, to be mounted at the root of a server.
 pub fn routes(registry: Arc<Registry>) -> Router {
@@ -40,13 +42,11 @@ pub fn routes(registry: Arc<Registry>) -> Router {
 async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> Response {
     Counters::add(&registry.counters.requests, 1);
     let (parts, body) = request.into_parts();
-    let mut body = Some(body);
-    let response = match answer(&registry, &parts, &mut body).await {
+    let rest = Rest::of(body);
+    let response = match answer(&registry, &parts, rest.body()).await {
         Ok(r) => r,
         Err(f) => {
-            if let Some(unread) = body {
-                drain(unread).await;
-            }
+            rest.drain().await;
             answer::fault(&f)
         }
     };
@@ -82,29 +82,35 @@ impl Call<'_> {
     }
 }
 
-/// Reads a little of what is not wanted: a client that is still sending when
-/// its stream is closed takes that for the error (curl: 92), and never shows
-/// the answer that says why.
-async fn drain(body: Body) {
-    let mut pieces = body.into_data_stream();
-    let some = async {
-        let mut read = 0;
-        while let Some(Ok(piece)) = pieces.next().await {
-            read += piece.len();
-            if read > DRAINED {
-                return;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(Duration::from_secs(2), some).await;
+/// A body of which something may be left when its handler has failed.
+struct Rest(Arc<Mutex<BodyDataStream>>);
+
+impl Rest {
+    fn of(body: Body) -> Self {
+        Self(Arc::new(Mutex::new(body.into_data_stream())))
+    }
+
+    fn next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, axum::Error>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).poll_next_unpin(cx)
+    }
+
+    /// The same body, for a handler.
+    fn body(&self) -> Body {
+        let this = Self(self.0.clone());
+        Body::from_stream(futures::stream::poll_fn(move |cx| this.next(cx)))
+    }
+
+    /// Reads for a while what is not wanted any more: a client that is still
+    /// sending when its connection is closed takes that for the error, and
+    /// never shows the answer that says why.
+    async fn drain(self) {
+        let all =
+            async { while let Some(Ok(_)) = std::future::poll_fn(|cx| self.next(cx)).await {} };
+        let _ = tokio::time::timeout(LINGER, all).await;
+    }
 }
 
-async fn answer(
-    registry: &Arc<Registry>,
-    parts: &Parts,
-    body: &mut Option<Body>,
-) -> Result<Response, Fault> {
-    let mut body = || body.take().unwrap_or_default();
+async fn answer(registry: &Arc<Registry>, parts: &Parts, body: Body) -> Result<Response, Fault> {
     let target = Target::parse(parts.uri.path());
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let read = matches!(parts.method, Method::GET | Method::HEAD);
@@ -145,7 +151,7 @@ async fn answer(
         (Target::Tags(name), &Method::GET) => manifests::tags(&call, &name).await,
         (Target::Manifest(name, r), m) => match *m {
             Method::GET | Method::HEAD => manifests::get(&call, &name, &r).await,
-            Method::PUT => manifests::put(&call, &name, &r, body()).await,
+            Method::PUT => manifests::put(&call, &name, &r, body).await,
             Method::DELETE => manifests::delete(&call, &name, &r).await,
             _ => Err(unsupported()),
         },
@@ -155,11 +161,11 @@ async fn answer(
             Method::DELETE => blobs::delete(&call, &name, &d).await,
             _ => Err(unsupported()),
         },
-        (Target::Uploads(name), &Method::POST) => uploads::post(&call, &name, body()).await,
+        (Target::Uploads(name), &Method::POST) => uploads::post(&call, &name, body).await,
         (Target::Upload(name, id), m) => match *m {
             Method::GET => uploads::state(&call, &name, id).await,
-            Method::PATCH => uploads::patch(&call, &name, id, body()).await,
-            Method::PUT => uploads::put(&call, &name, id, body()).await,
+            Method::PATCH => uploads::patch(&call, &name, id, body).await,
+            Method::PUT => uploads::put(&call, &name, id, body).await,
             Method::DELETE => uploads::cancel(&call, &name, id).await,
             _ => Err(unsupported()),
         },
