@@ -5,7 +5,7 @@
 mod deployd;
 
 use deployd::{Ended, Server, run};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -76,6 +76,21 @@ fn a_file_becomes_a_base_and_a_folder_is_built_on_it() {
     fs::write(folder.join("page"), "x").unwrap();
     s.cli(&["ingest", folder.to_str().unwrap()]).ok();
     assert_eq!(last(&s)["bases"][0]["digest"], layers[0]);
+    // A working copy says what it is a copy of.
+    let git = "git init -q . && git add . && \
+               git -c user.name=a -c user.email=a@b commit -q -m one --date '2026-11-01T00:00:00Z'";
+    sh(&folder, git).ok();
+    s.cli(&["ingest", folder.to_str().unwrap()]).ok();
+    let run = last(&s);
+    let commit = sh(&folder, "git rev-parse HEAD").ok().trim().to_owned();
+    assert_eq!((&run["commit"], &run["dirty"]), (&json!(commit), &json!(false)));
+    assert_eq!(run["tag"], commit[..12]);
+    assert!(run["committed"].is_string());
+    fs::write(folder.join("page"), "y").unwrap();
+    s.cli(&["ingest", folder.to_str().unwrap(), "--tag", "2"]).ok();
+    assert_eq!((&last(&s)["commit"], &last(&s)["dirty"]), (&json!(commit), &json!(true)));
+    let said = s.json(&["verify", "staging/app:2"]);
+    assert_eq!(said["statements"][0]["commit"], commit);
 
     import("box.oci.tar", &[]).fails(2, "does not say what it is called");
     import("from", &["--name", "x:1"]).fails(1, "neither an OCI archive nor");

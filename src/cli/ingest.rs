@@ -4,7 +4,7 @@ use super::output::{Table, segment};
 use super::watch::List;
 use super::{Fail, Session, progress, tarball};
 use crate::api::deployment::ingest::{Ask, Attestations};
-use crate::ingest::context::folder;
+use crate::ingest::context::{folder, git};
 use crate::ingest::provenance::{Said, read as read_envelope};
 use crate::ingest::{Run, RunState};
 use crate::tls::signing::VerifyingKey;
@@ -150,6 +150,10 @@ pub(super) async fn run(s: &Session, a: IngestArgs) -> Result<(), Fail> {
         }
         ask.label = dir.file_name().map(|n| n.to_string_lossy().into_owned());
         let choice = choice(&dir, Path::new(dockerfile))?;
+        // Without git, or outside a working copy, there is none.
+        if let Ok(Some(c)) = git::head(&dir) {
+            (ask.commit, ask.committed, ask.dirty) = (Some(c.id), c.time, c.dirty);
+        }
         let path = format!("/v1/ingest?{}", query(&ask)?);
         let label = ask.label.unwrap_or_default();
         let body = progress::watched(s, &label, None, tarball::stream(dir, choice));

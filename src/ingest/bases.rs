@@ -34,6 +34,7 @@ impl Pipeline {
         let upload = Upload {
             label: label.chars().filter(|c| !c.is_control()).take(200).collect(),
             dir: Arc::new(OwnDir(dir.clone())),
+            commit: None,
         };
         let (limit, deadline) = (self.shop.settings.limits.bytes, self.shop.settings.deadline);
         let path = upload.image();

@@ -153,10 +153,13 @@ fn statement(run: &Run, image: &Digest, builder_id: &str) -> Value {
     if let Some(commit) = &run.commit {
         let uri = match &run.source {
             Origin::Git { url, .. } => format!("git+{url}"),
+            Origin::Upload { label } => format!("upload:{label}"),
             other => format!("git+file://{other}"),
         };
         resolved.push(json!({ "name": "source", "uri": uri, "digest": digest_set(commit),
-            "annotations": { "dirty": run.dirty } }));
+            // A folder that was sent is what its sender says it is.
+            "annotations": { "dirty": run.dirty,
+                "saidBySender": matches!(run.source, Origin::Upload { .. }) } }));
     }
     for (name, digest) in [("context", &run.context_digest), ("dockerfile", &run.dockerfile_digest)]
     {

@@ -1,5 +1,6 @@
 //! What the pipeline is set up with, and what it is asked.
 
+use super::context::git::Commit;
 use super::context::git::GitSettings;
 use super::context::{ContextError, Limits};
 use super::queue::QueueError;
@@ -117,6 +118,23 @@ pub enum Source {
 pub struct Upload {
     pub(super) label: String,
     pub(super) dir: Arc<OwnDir>,
+    /// What the sender says it is a copy of.
+    pub(super) commit: Option<Commit>,
+}
+
+impl Upload {
+    /// The same, of a working copy, as its sender says.
+    ///
+    /// # Errors
+    /// What cannot be a commit.
+    pub fn of_commit(self, commit: Commit) -> Result<Self, Invalid> {
+        let id = &commit.id;
+        let hex = id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if !matches!(id.len(), 40 | 64) || !hex {
+            return Err(Invalid::new("commit", id, "40 or 64 lower-case hexadecimal digits"));
+        }
+        Ok(Self { commit: Some(commit), ..self })
+    }
 }
 
 /// A directory that goes when this goes.

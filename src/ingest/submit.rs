@@ -24,6 +24,7 @@ impl Pipeline {
         let upload = Upload {
             label: label.chars().filter(|c| !c.is_control()).take(200).collect(),
             dir: Arc::new(OwnDir(dir.clone())),
+            commit: None,
         };
         let (limits, deadline) = (self.shop.settings.limits, self.shop.settings.deadline);
         // The thread that unpacks waits on this end, which closes at the

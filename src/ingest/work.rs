@@ -244,7 +244,7 @@ impl Work {
         self.blocking(Vec::new(), move |t| {
             let (from, commit) = match &source {
                 Source::Folder(path) => (path.clone(), git::head(path).map_err(text)?),
-                Source::Upload(upload) => (upload.dir.0.clone(), None),
+                Source::Upload(upload) => (upload.dir.0.clone(), upload.commit.clone()),
                 Source::Git { url, reference, folder } => {
                     let to = dir.join("source");
                     let largest = settings.limits.bytes;

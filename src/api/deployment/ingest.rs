@@ -5,6 +5,7 @@ use super::Desk;
 use crate::api::problem::{Path, Query};
 use crate::api::{Caller, List, Problem, demand};
 use crate::auth::Role;
+use crate::ingest::context::git::Commit;
 use crate::ingest::provenance::ARTIFACT_TYPE;
 use crate::ingest::{Refused, Request, Run, Source};
 use crate::registry::{Reference, RepositoryName};
@@ -40,6 +41,15 @@ pub struct Ask {
     /// What the sender calls the tar that is the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+    /// Commit that the tar is a copy of, as its sender says: all its digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// When that commit was made, in seconds since 1970.
+    #[serde(default)]
+    pub committed: u64,
+    /// The folder differs from it.
+    #[serde(default)]
+    pub dirty: bool,
     /// Name below `staging/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -135,7 +145,13 @@ pub(super) async fn submit(
             let label = ask.label.unwrap_or_else(|| "upload".into());
             let body = tokio_util::io::StreamReader::new(Box::pin(stream));
             let got = desk.pipeline.receive(&label, body).await;
-            Source::Upload(got.map_err(|e| Problem::bad(e.to_string()))?)
+            let got = got.map_err(|e| Problem::bad(e.to_string()))?;
+            Source::Upload(match ask.commit {
+                Some(id) => got
+                    .of_commit(Commit { id, time: ask.committed, dirty: ask.dirty })
+                    .map_err(|e| Problem::bad(e.to_string()))?,
+                None => got,
+            })
         }
         (None, _) => {
             return Err(Problem::bad(
