@@ -55,7 +55,7 @@ disk() {
     case "$count" in
     1) ;;
     0) fail disk "no disk fits; the node has ${seen:-no disk at all}" ;;
-    *) fail disk "more than one disk fits: ${seen}say which by serial or wwn in the node's 'disk'" ;;
+    *) fail disk "more than one disk fits: ${seen}say which one in the inventory, by serial or wwn" ;;
     esac
     echo "$fits" > /run/provision/disk
     phase disk "writing to $fits, serial $(serial_of "$fits")"

@@ -9,8 +9,10 @@ early() {
     [ "$(date +%s)" -ge {{ now }} ] && [ "$(date +%s)" -lt $(({{ now }} + 86400)) ] ||
         date -u -s @{{ now }} > /dev/null
     phase installer "the installer runs"
-    # The Debian installer calls these by itself.
     if [ -d /var/lib/cdebconf ]; then
+        # It has all answers, the token among them.
+        rm -f /var/lib/preseed/log
+        # Called when the base system begins.
         mkdir -p /usr/lib/base-installer.d
         printf '#!/bin/sh\nsh /run/provision/run base\n' > /usr/lib/base-installer.d/05provision
         chmod 755 /usr/lib/base-installer.d/05provision

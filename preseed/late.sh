@@ -47,10 +47,14 @@ mkdir -p /target/etc/systemd/system/multi-user.target.wants
 ln -sf /etc/systemd/system/provision-agent.service /target/etc/systemd/system/multi-user.target.wants/
 {% if kernel_args %}
 
-echo "kernel arguments"
-mkdir -p /target/etc/default/grub.d
-printf 'GRUB_CMDLINE_LINUX="%s"\n' {{ kernel_args | sh }} > /target/etc/default/grub.d/provision.cfg
-chroot /target update-grub
+# The Debian installer has them from the preseed file.
+if [ ! -d /var/lib/cdebconf ]; then
+    echo "kernel arguments"
+    mkdir -p /target/etc/default/grub.d
+    printf 'GRUB_CMDLINE_LINUX="%s"\n' {{ kernel_args | sh }} \
+        > /target/etc/default/grub.d/provision.cfg
+    chroot /target update-grub
+fi
 {% endif %}
 
 echo "profile" {{ profile.name | sh }}
@@ -75,7 +79,6 @@ chroot /target getent group {{ group | sh }} > /dev/null &&
 {% endfor %}
 
 echo "report"
-rm -f /var/log/debconf-set-selections
 keys=
 for f in /target/etc/ssh/ssh_host_*_key.pub; do
     [ -s "$f" ] && keys="$keys${keys:+,}\"$(plain < "$f" | sed 's/ *$//')\""

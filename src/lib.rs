@@ -35,6 +35,7 @@ pub mod metrics;
 pub mod model;
 pub mod netboot;
 pub mod power;
+pub mod preseed;
 pub mod profile;
 pub mod registry;
 pub mod store;

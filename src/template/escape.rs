@@ -28,7 +28,7 @@ pub enum Syntax {
 impl Syntax {
     /// The syntax of the file `name`: that of the file that is rendered, not
     /// of one that it includes.
-    pub(super) fn of(self, name: &str) -> Syntax {
+    pub fn of(self, name: &str) -> Syntax {
         match (self, name.rsplit('.').next()) {
             (Syntax::ByExtension, Some("cfg")) => Syntax::Debconf,
             (Syntax::ByExtension, Some("yaml")) => Syntax::Yaml,
@@ -75,7 +75,8 @@ fn text_of(value: &Value) -> Result<String, Error> {
     if value.is_undefined() {
         return Err(Error::from(ErrorKind::UndefinedError));
     }
-    if value.downcast_object_ref::<Dressed>().is_some() {
+    // A hash that was checked may be escaped once more.
+    if value.downcast_object_ref::<Dressed>().is_some_and(|d| d.dress != Dress::Crypt) {
         return Err(bad("a value is escaped twice; join the parts with ~ and escape the whole"));
     }
     Ok(value.to_string())

@@ -281,6 +281,6 @@ mod tests {
         let own = dir.path().join("d.sh");
         std::fs::write(own, "").unwrap();
         let v = serde_json::json!({ "node": "it's" });
-        assert_eq!(set(dir.path()).render("c.sh", &v).unwrap().text, "echo 'it'\\''s'\n\n");
+        assert_eq!(set(dir.path()).render("c.sh", &v).unwrap().text, "echo 'it'\\''s'\n");
     }
 }
