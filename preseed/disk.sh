@@ -22,8 +22,8 @@ wwn_of() {
     first "/sys/block/$1/wwid" "/sys/block/$1/device/wwid" | sed 's/^naa\.//; s/^eui\.//; s/^0x//'
 }
 
-want_serial=$(echo {{ disk.serial | sh }} | squeezed)
-want_wwn=$(echo {{ disk.wwn | sh }} | squeezed | sed 's/^naa\.//; s/^eui\.//; s/^0x//')
+want_serial=$(printf '%s\n' {{ disk.serial | sh }} | squeezed)
+want_wwn=$(printf '%s\n' {{ disk.wwn | sh }} | squeezed | sed 's/^naa\.//; s/^eui\.//; s/^0x//')
 want_path={{ disk.path | sh }}
 
 # Why disk $1 is not it; nothing when it fits.
@@ -46,6 +46,7 @@ disk() {
     phase disk "choosing the disk"
     fits= count=0 seen=
     for d in /sys/block/*; do
+        [ -e "$d/size" ] || continue
         d=${d##*/}
         why=$(against "$d")
         [ "$why" = "no disk" ] && continue

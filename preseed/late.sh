@@ -38,12 +38,11 @@ printf '[Time]\nNTP=%s\n' {{ ntp | join(" ") | sh }} > /target/etc/systemd/times
 } > /target/etc/provision/labels
 
 echo "agent"
-mkdir -p /target/usr/lib/provision
+mkdir -p /target/usr/lib/provision /target/etc/systemd/system/multi-user.target.wants
 get /node/agent /target/usr/lib/provision/provision-agent
 chmod 755 /target/usr/lib/provision/provision-agent
 (umask 077 && printf '%s' {{ agent_config | sh_text }} > /target/etc/provision/agent.json)
 printf '%s' {{ agent_unit | sh_text }} > /target/etc/systemd/system/provision-agent.service
-mkdir -p /target/etc/systemd/system/multi-user.target.wants
 ln -sf /etc/systemd/system/provision-agent.service /target/etc/systemd/system/multi-user.target.wants/
 {% if kernel_args %}
 

@@ -51,7 +51,9 @@ fn answer(line: &str, n: usize) -> Result<Answer, String> {
     };
     let (owner, key, kind) = (word(), word(), word());
     if owner.starts_with('#') {
-        return Err("a comment begins in the first column: the installer takes this for an answer".into());
+        return Err(
+            "a comment begins in the first column: the installer takes this for an answer".into()
+        );
     }
     if !key.contains('/') {
         return Err(format!("'{key}' is no question; a line is OWNER QUESTION TYPE VALUE"));

@@ -48,13 +48,13 @@ impl From<TemplateError> for Finding {
 }
 
 /// All files, with little and with all that can be said of a node.
-pub(super) fn all(templates: &Templates) -> Vec<Finding> {
+pub(super) fn all(templates: &Templates, with_debconf: bool) -> Vec<Finding> {
     let mut found = Vec::new();
     for full in [true, false] {
         let Some(values) = Values::example(full) else { continue };
         let values = values.shown();
         for file in File::all() {
-            one(templates, &file.template(), &values, &mut found);
+            found.extend(one(templates, &file.template(), &values, with_debconf));
         }
     }
     let mut once: Vec<Finding> = Vec::new();
@@ -66,19 +66,24 @@ pub(super) fn all(templates: &Templates) -> Vec<Finding> {
     once
 }
 
-fn one(templates: &Templates, name: &str, values: &serde_json::Value, found: &mut Vec<Finding>) {
+fn one(
+    templates: &Templates,
+    name: &str,
+    values: &serde_json::Value,
+    with_debconf: bool,
+) -> Vec<Finding> {
     let marked = match templates.render_prepared(name, values, mark) {
         Ok(rendered) => rendered.text,
-        Err(e) => return found.push(e.into()),
+        Err(e) => return vec![e.into()],
     };
     let text = Placed::read(&marked, name);
     let faults = match Syntax::ByExtension.of(name) {
-        Syntax::Debconf => preseed(&text.text),
+        Syntax::Debconf => preseed(&text.text, with_debconf),
         Syntax::Yaml if name == "user-data.yaml" => user_data(&text.text),
         Syntax::Yaml => yaml::parse(&text.text).err().into_iter().collect(),
         _ => shell(&text.text),
     };
-    found.extend(faults.into_iter().map(|(line, why)| text.finding(line, why)));
+    faults.into_iter().map(|(line, why)| text.finding(line, why)).collect()
 }
 
 /// A text, and where each of its lines comes from.
@@ -141,7 +146,7 @@ fn mark(name: &str, source: String) -> String {
 
 type Faults = Vec<(usize, String)>;
 
-fn preseed(text: &str) -> Faults {
+fn preseed(text: &str, with_debconf: bool) -> Faults {
     let (answers, mut faults) = debconf::parse(text);
     for a in answers.iter().filter(|a| a.key.ends_with("_command")) {
         for (_, why) in shell(&a.value) {
@@ -149,8 +154,8 @@ fn preseed(text: &str) -> Faults {
         }
     }
     // It stops at its first error: ours come first, and name more.
-    if faults.is_empty() {
-        let (ok, said) = match run("debconf-set-selections", &["-c"], text) {
+    if faults.is_empty() && with_debconf {
+        let (ok, said) = match debconf_says(text) {
             Ok(done) => done,
             Err(None) => return faults,
             Err(Some(why)) => return vec![(1, why)],
@@ -162,6 +167,25 @@ fn preseed(text: &str) -> Faults {
         }
     }
     faults
+}
+
+/// It locks debconf's database even to check, and fails without a word while
+/// somebody else has that: a package that is being installed.
+fn debconf_says(text: &str) -> Result<(bool, String), Option<String>> {
+    let began = Instant::now();
+    loop {
+        match run("debconf-set-selections", &["-c"], text)? {
+            (false, said) if said.trim().is_empty() && began.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            (false, said) if said.trim().is_empty() => {
+                let why =
+                    "debconf-set-selections -c gives no answer: is a package being installed?";
+                return Err(Some(why.to_owned()));
+            }
+            done => return Ok(done),
+        }
+    }
 }
 
 fn user_data(text: &str) -> Faults {

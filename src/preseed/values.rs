@@ -182,19 +182,59 @@ impl Values {
     pub fn check(&self) -> Result<(), InvalidValue> {
         let bad = |what: &str, value: &str, right: &str| Err(InvalidValue::new(what, value, right));
         let fields: [(&str, &str, bool, &str); 13] = [
-            ("user", &self.user, is_user(&self.user), "1 to 32 of a-z, 0-9, '-', '_', a letter first, not root"),
-            ("domain", &self.domain, self.domain.is_empty() || plain(&self.domain, ".-"), "a DNS name"),
+            (
+                "user",
+                &self.user,
+                is_user(&self.user),
+                "1 to 32 of a-z, 0-9, '-', '_', a letter first, not root",
+            ),
+            (
+                "domain",
+                &self.domain,
+                self.domain.is_empty() || plain(&self.domain, ".-"),
+                "a DNS name",
+            ),
             ("timezone", &self.timezone, plain(&self.timezone, "_/+-"), "a name such as Etc/UTC"),
             ("locale", &self.locale, plain(&self.locale, "_.@-"), "a name such as en_US.UTF-8"),
             ("keyboard", &self.keyboard, plain(&self.keyboard, "_-"), "a layout such as us"),
-            ("kernel_args", &self.kernel_args, self.kernel_args.is_empty() || plain(&self.kernel_args, " .,:=/_+@[]-"), "words of letters, digits and . , : = / _ + @ [ ] -"),
-            ("mirror protocol", &self.mirror.protocol, matches!(&*self.mirror.protocol, "http" | "https"), "http or https"),
-            ("mirror host", &self.mirror.host, plain(&self.mirror.host, ".:-"), "host or host:port"),
-            ("mirror directory", &self.mirror.directory, is_directory(&self.mirror.directory), "a path such as /debian"),
-            ("mirror suite", &self.mirror.suite, plain(&self.mirror.suite, ".-"), "a name such as trixie"),
+            (
+                "kernel_args",
+                &self.kernel_args,
+                self.kernel_args.is_empty() || plain(&self.kernel_args, " .,:=/_+@[]-"),
+                "words of letters, digits and . , : = / _ + @ [ ] -",
+            ),
+            (
+                "mirror protocol",
+                &self.mirror.protocol,
+                matches!(&*self.mirror.protocol, "http" | "https"),
+                "http or https",
+            ),
+            (
+                "mirror host",
+                &self.mirror.host,
+                plain(&self.mirror.host, ".:-"),
+                "host or host:port",
+            ),
+            (
+                "mirror directory",
+                &self.mirror.directory,
+                is_directory(&self.mirror.directory),
+                "a path such as /debian",
+            ),
+            (
+                "mirror suite",
+                &self.mirror.suite,
+                plain(&self.mirror.suite, ".-"),
+                "a name such as trixie",
+            ),
             ("server", &self.server, self.server_parts().is_some(), "http://host:port"),
             ("profile", &self.profile.name, plain(&self.profile.name, "._-"), "a profile's name"),
-            ("disk path", &self.disk.path, self.disk.path.is_empty() || plain(&self.disk.path, "/._:@+-"), "a path such as /dev/disk/by-id/NAME"),
+            (
+                "disk path",
+                &self.disk.path,
+                self.disk.path.is_empty() || plain(&self.disk.path, "/._:@+-"),
+                "a path such as /dev/disk/by-id/NAME",
+            ),
         ];
         for (what, value, ok, right) in fields {
             if !ok {
@@ -231,7 +271,8 @@ impl Values {
         if let Some(s) = self.profile.scripts.iter().find(|s| !is_file_name(&s.name)) {
             return bad("script", &s.name, "a plain file name");
         }
-        if let Some(g) = self.profile.groups.iter().find(|g| !plain(g, "_-") || g.starts_with('-')) {
+        if let Some(g) = self.profile.groups.iter().find(|g| !plain(g, "_-") || g.starts_with('-'))
+        {
             return bad("group", g, "a group's name");
         }
         for (name, value) in &self.labels {

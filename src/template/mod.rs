@@ -154,10 +154,9 @@ impl Templates {
                 Ok(Some(prepare(name, source)))
             }
             Err(TemplateError::Missing(_)) => Ok(None),
-            Err(e) => Err(minijinja::Error::new(
-                minijinja::ErrorKind::InvalidOperation,
-                e.to_string(),
-            )),
+            Err(e) => {
+                Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, e.to_string()))
+            }
         }
     }
 
@@ -184,11 +183,7 @@ fn fault(name: &str, error: &minijinja::Error) -> TemplateError {
         Some(detail) => format!("{}: {detail}", inner.kind()),
         None => inner.kind().to_string(),
     };
-    TemplateError::Render {
-        name: inner.name().unwrap_or(name).to_owned(),
-        line: inner.line(),
-        why,
-    }
+    TemplateError::Render { name: inner.name().unwrap_or(name).to_owned(), line: inner.line(), why }
 }
 
 #[cfg(test)]
