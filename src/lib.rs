@@ -8,7 +8,8 @@
 //! 4. [`image`], [`profile`]: what can be put on a disk, and what on top.
 //!    [`power`]: BMCs.
 //! 5. [`lifecycle`]: the only place where a node changes state.
-//!    [`netboot`]: what a node gets at each step of its boot. [`dhcp`] and
+//!    [`netboot`]: what a node gets at each step of its boot. [`preseed`]:
+//!    what the distributions' own installers are answered. [`dhcp`] and
 //!    [`tftp`]: one protocol each. [`cache`]: packages, fetched once.
 //!    [`agent`]: what runs on the node.
 //!    [`registry`]: an OCI registry, to be mounted by a server. [`ingest`]:
@@ -35,6 +36,7 @@ pub mod metrics;
 pub mod model;
 pub mod netboot;
 pub mod power;
+pub mod preseed;
 pub mod profile;
 pub mod registry;
 pub mod store;

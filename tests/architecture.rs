@@ -18,6 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &[
         "lifecycle",
         "netboot",
+        "preseed",
         "dhcp",
         "tftp",
         "dns",
@@ -53,6 +54,7 @@ const NARROW: &[(&str, &[&str])] = &[
     ("registry", &["model"]),
     ("metrics", &["model"]),
     ("cache", &["model", "tls"]),
+    ("preseed", &["model", "template"]),
     ("ingest", &["model", "image", "tls"]),
     ("agent", &["model", "image", "tls"]),
     ("power", &["model"]),

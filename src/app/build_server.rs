@@ -16,6 +16,7 @@ use crate::netboot::Boots;
 use crate::netboot::files::BootFiles;
 use crate::netboot::http::BootHttp;
 use crate::netboot::script::Scripts;
+use crate::preseed::Preseeds;
 use crate::profile::Profiles;
 use crate::store::{self, Owner, Store, kind};
 use crate::{tftp, tls};
@@ -96,6 +97,12 @@ async fn serve(
     let net = &config.network;
     let scripts = Scripts::new(config.templates_dir.clone(), view.server(), net.clone());
     if let Some(fault) = scripts.lint().into_iter().next() {
+        bail!("{fault}");
+    }
+    // It runs other programs: not on a thread that serves.
+    let preseeds = Preseeds::new(config.templates_dir.clone());
+    if let Some(fault) = tokio::task::spawn_blocking(move || preseeds.lint_quickly()).await?.first()
+    {
         bail!("{fault}");
     }
     let boots: Arc<dyn Boots> = view.clone();

@@ -9,6 +9,7 @@ use crate::netboot::decide::Server;
 use crate::netboot::files::BootFiles;
 use crate::netboot::script::Scripts;
 use crate::netboot::{BootNode, Boots, Fetch};
+use crate::preseed::Preseeds;
 use crate::profile::Profiles;
 use anyhow::{Result, bail};
 use std::net::Ipv4Addr;
@@ -64,6 +65,8 @@ pub fn check(c: &Config) -> Result<()> {
     println!("store      {}", c.store.split('@').next_back().unwrap_or("?"));
     let scripts = Scripts::new(c.templates_dir.clone(), server, n.clone());
     faults.extend(scripts.lint().into_iter().map(|e| e.to_string()));
+    let preseeds = Preseeds::new(c.templates_dir.clone());
+    faults.extend(preseeds.lint().into_iter().map(|f| f.to_string()));
     let files = BootFiles::new(c.loaders_dir.clone(), scripts, Arc::new(NoNodes));
     for m in files.missing() {
         faults.push(format!("loader {m} is not there: apt install ipxe"));

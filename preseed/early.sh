@@ -1,0 +1,40 @@
+#!/bin/sh
+# Runs in the installer of {{ node | sh }}: `run early`, `run disk`, `run late`, `run error`.
+umask 077
+{% include "ask.sh" %}
+{% include "disk.sh" %}
+
+# A clock from 1970 makes every signature and certificate invalid.
+early() {
+    [ "$(date +%s)" -ge {{ now }} ] && [ "$(date +%s)" -lt $(({{ now }} + 86400)) ] ||
+        date -u -s @{{ now }} > /dev/null
+    phase installer "the installer runs"
+    if [ -d /var/lib/cdebconf ]; then
+        # It has all answers, the token among them.
+        rm -f /var/lib/preseed/log
+        # Called when the base system begins.
+        mkdir -p /usr/lib/base-installer.d
+        printf '#!/bin/sh\nsh /run/provision/run base\n' > /usr/lib/base-installer.d/05provision
+        chmod 755 /usr/lib/base-installer.d/05provision
+    fi
+}
+
+late() {
+    phase profile "the last steps"
+    get /node/late /run/provision/late || fail profile "late.sh could not be fetched"
+    code=0
+    sh /run/provision/late > /run/provision/late.log 2>&1 || code=$?
+    cat /run/provision/late.log
+    [ "$code" = 0 ] || fail profile "exit code $code: $(tail -n 5 /run/provision/late.log)"
+    post /node/installed /run/provision/installed || fail bootloader "nobody takes the last report"
+    rm -f /run/provision/wgetrc
+}
+
+case "$1" in
+early) early ;;
+disk) disk ;;
+base) phase image "base system and packages" ;;
+late) late ;;
+error) fail image "the installer stopped with an error: see its log" ;;
+*) echo "provision: no step '$1'" >&2; exit 2 ;;
+esac
