@@ -9,8 +9,8 @@
 //!    [`power`]: BMCs.
 //! 5. [`lifecycle`]: the only place where a node changes state.
 //!    [`netboot`]: what a node gets at each step of its boot. [`dhcp`] and
-//!    [`tftp`]: one protocol each. [`cache`]: packages, fetched once.
-//!    [`agent`]: what runs on the node.
+//!    [`tftp`], [`dns`] and [`time`]: one protocol each. [`cache`]: packages,
+//!    fetched once. [`agent`]: what runs on the node.
 //!    [`registry`]: an OCI registry, to be mounted by a server. [`ingest`]:
 //!    from a folder or git repository to a built, signed image in it.
 //!    [`metrics`]: how well all of it is delivered, from the event log.

@@ -57,6 +57,10 @@ pub(super) async fn metrics(State(ctx): State<Arc<Ctx>>) -> Response {
     let _ = writeln!(out, "# TYPE provision_builds_total counter\nprovision_builds_total {builds}");
     let up = u8::from(ctx.rack.store().health().await.is_ok());
     let _ = writeln!(out, "# TYPE provision_store_up gauge\nprovision_store_up {up}");
+    if let Some(kept) = (ctx.clock)() {
+        let _ = writeln!(out, "# TYPE provision_clock_kept gauge");
+        let _ = writeln!(out, "provision_clock_kept {}", u8::from(kept));
+    }
     let _ = writeln!(out, "# TYPE provision_packets_total counter");
     for (name, n) in (ctx.counters)() {
         let _ = writeln!(out, "provision_packets_total{{kind=\"{name}\"}} {n}");

@@ -43,6 +43,9 @@ pub fn check(c: &Config) -> Result<()> {
     }
     let server = Server { address: n.address, http_port: c.http_port };
     println!("tftp       {}", if c.tftp { "port 69" } else { "off" });
+    for line in super::services::said(c) {
+        println!("{line}");
+    }
     println!("boot http  {}", server.base());
     println!("api        https://{} and {}", c.api_listen, c.api_socket.display());
     println!("store      {}", c.store.split('@').next_back().unwrap_or("?"));

@@ -1,7 +1,7 @@
 //! Configuration: `wire` is the file as written (serde, TOML, unknown keys
 //! refused), `resolved` is what the program works with (typed, checked
-//! against itself, defaults filled in), `subnets` are the networks behind
-//! relays, `nodes` reads inventory files; `deployment` is the deployment
+//! against itself, defaults filled in), `services` are names and time in it,
+//! `subnets` the networks behind relays; `nodes` reads inventory files; `deployment` is the deployment
 //! server's file, with `bucket` and `follow` in it, `link` where the build
 //! server finds it.
 //!
@@ -15,6 +15,7 @@ pub mod follow;
 pub mod link;
 pub mod nodes;
 pub mod resolved;
+pub mod services;
 pub mod subnets;
 pub mod wire;
 

@@ -13,6 +13,8 @@
 pub mod decide;
 pub mod forward;
 pub mod server;
+#[cfg(test)]
+mod tests;
 pub mod zone;
 
 pub use decide::{Decision, Outcome, Transport, decide};
