@@ -182,3 +182,27 @@ fn holder(port: u16) -> Option<String> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_said_with_who_has_it_and_what_to_do() {
+        let held = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = held.local_addr().unwrap().port();
+        let again = std::net::UdpSocket::bind(held.local_addr().unwrap()).unwrap_err();
+        let said = format!("{:#}", taken(again.into(), "time", port));
+        for word in [
+            format!("port {port} is taken by "),
+            format!("process {}", std::process::id()),
+            "`[time] enabled = false`".into(),
+            "`[network] ntp`".into(),
+        ] {
+            assert!(said.contains(&word), "{word:?} in {said:?}");
+        }
+        let other = io::Error::from(io::ErrorKind::PermissionDenied);
+        let said = format!("{:#}", taken(other.into(), "dns", port));
+        assert!(!said.contains("taken"), "{said}");
+    }
+}

@@ -2,15 +2,18 @@
 
 use super::clock::{Clock, Source};
 use super::decide::{self, PACKET};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket as StdSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
+/// Room for a rack that powers on at once; the kernel may give less.
+const RECEIVE_BUFFER: usize = 1 << 20;
 /// Answers an asker may have at once: ntpdate sends four in a second, chrony's
 /// `iburst` four in six, and a node may have both while it boots.
 const BURST: u32 = 16;
@@ -110,9 +113,11 @@ impl Server {
     pub fn bind(settings: Settings, source: Arc<dyn Source>) -> Result<Self, TimeError> {
         let listen = settings.listen;
         let open = || -> io::Result<UdpSocket> {
-            let socket = StdSocket::bind(listen)?;
+            let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+            let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
             socket.set_nonblocking(true)?;
-            UdpSocket::from_std(socket)
+            socket.bind(&SocketAddr::V4(listen).into())?;
+            UdpSocket::from_std(socket.into())
         };
         let socket = open().map_err(|source| TimeError::Bind { listen, source })?;
         let counters = Arc::new(Counters::default());
