@@ -169,7 +169,10 @@ fn holder(port: u16) -> Option<String> {
             }
         }
     }
-    for process in std::fs::read_dir("/proc").ok()?.flatten() {
+    let is_process = |e: &std::fs::DirEntry| {
+        e.file_name().to_str().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    for process in std::fs::read_dir("/proc").ok()?.flatten().filter(is_process) {
         let Ok(files) = std::fs::read_dir(process.path().join("fd")) else { continue };
         for file in files.flatten() {
             let Ok(to) = std::fs::read_link(file.path()) else { continue };
