@@ -17,7 +17,7 @@ packages=(
   cpio zstd xz-utils kmod
   # loaders, stores, and the real clients of the tests
   pxelinux syslinux-common redis-server sqlite3 isc-dhcp-client kea-admin
-  dnsmasq-base tftp-hpa atftp tcpdump udev
+  dnsmasq-base bind9-dnsutils chrony tftp-hpa atftp tcpdump udev
   skopeo buildah podman
   python3-venv
 )

@@ -10,8 +10,8 @@
 //! 5. [`lifecycle`]: the only place where a node changes state.
 //!    [`netboot`]: what a node gets at each step of its boot. [`preseed`]:
 //!    what the distributions' own installers are answered. [`dhcp`] and
-//!    [`tftp`]: one protocol each. [`cache`]: packages, fetched once.
-//!    [`agent`]: what runs on the node.
+//!    [`tftp`], [`dns`] and [`time`]: one protocol each. [`cache`]: packages,
+//!    fetched once. [`agent`]: what runs on the node.
 //!    [`registry`]: an OCI registry, to be mounted by a server. [`ingest`]:
 //!    from a folder or git repository to a built, signed image in it.
 //!    [`metrics`]: how well all of it is delivered, from the event log.
@@ -28,6 +28,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod dhcp;
+pub mod dns;
 pub mod image;
 pub mod ingest;
 pub mod lab;
@@ -42,4 +43,5 @@ pub mod registry;
 pub mod store;
 pub mod template;
 pub mod tftp;
+pub mod time;
 pub mod tls;

@@ -51,6 +51,8 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
 const NARROW: &[(&str, &[&str])] = &[
     ("dhcp", &["model"]),
     ("tftp", &[]),
+    ("dns", &["model"]),
+    ("time", &[]),
     ("registry", &["model"]),
     ("metrics", &["model"]),
     ("cache", &["model", "tls"]),

@@ -15,6 +15,8 @@ use std::process::Command;
 fn a_bios_node_is_installed_with_docker_twice_alike_and_redis_tells_who_did_what() {
     let redis = RedisServer::start();
     let rack = Rack::up("e2ebios", &[Bios], Some(&redis.local_url()));
+    // A machine whose battery has died, at every power-on.
+    rack.fault(0, "clock 1970-01-02T00:00:00");
     let first = rack.must_deploy(&rack.install("node01", "docker"));
     assert_eq!(first["inputs"]["baked"], true, "the baked variant is used");
     assert_eq!(rack.boots(0), ["network", "disk"], "one network boot, then the disk");
@@ -23,6 +25,17 @@ fn a_bios_node_is_installed_with_docker_twice_alike_and_redis_tells_who_did_what
     let fresh: f64 = rack.ssh("node01", "date +%s").trim().parse().unwrap();
     let now = provision::model::Time::now().as_second() as f64;
     assert!((fresh - now).abs() < 30.0, "the node's clock is right");
+    // Names and time are ours, as DHCP and the plan say.
+    for name in ["build-server", "build-server.lab.internal"] {
+        let found = rack.ssh("node01", &format!("getent ahostsv4 {name}"));
+        assert!(found.starts_with("10.77.0.1 "), "{name}: {found}");
+    }
+    let reverse = rack.ssh("node01", "getent hosts 10.77.0.1");
+    assert!(reverse.contains(".lab.internal"), "{reverse}");
+    let asked = "for i in $(seq 60); do timedatectl timesync-status | \
+                 grep -q 'Server: 10.77.0.1' && break; sleep 1; done; timedatectl timesync-status";
+    let status = rack.ssh("node01", asked);
+    assert!(status.contains("Server: 10.77.0.1") && status.contains("Stratum: "), "{status}");
 
     // Its packages come through us.
     let before = metric(&rack, "cache_sent_bytes_total");

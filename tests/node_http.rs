@@ -96,6 +96,7 @@ impl Bench {
             logs: dir.path().to_owned(),
             discovered: Default::default(),
             counters: Box::new(Default::default),
+            clock: Box::new(|| Some(true)),
         });
         let routes = api::node_router(ctx).merge(router(Arc::new(boot)));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

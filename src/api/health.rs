@@ -57,8 +57,18 @@ pub(super) async fn metrics(State(ctx): State<Arc<Ctx>>) -> Response {
     let _ = writeln!(out, "# TYPE provision_builds_total counter\nprovision_builds_total {builds}");
     let up = u8::from(ctx.rack.store().health().await.is_ok());
     let _ = writeln!(out, "# TYPE provision_store_up gauge\nprovision_store_up {up}");
+    if let Some(kept) = (ctx.clock)() {
+        let _ = writeln!(out, "# TYPE provision_clock_kept gauge");
+        let _ = writeln!(out, "provision_clock_kept {}", u8::from(kept));
+    }
+    let (cache, packets): (Vec<_>, Vec<_>) =
+        (ctx.counters)().into_iter().partition(|(name, _)| name.starts_with("cache_"));
+    for (name, n) in cache {
+        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+        let _ = writeln!(out, "# TYPE provision_{name} {kind}\nprovision_{name} {n}");
+    }
     let _ = writeln!(out, "# TYPE provision_packets_total counter");
-    for (name, n) in (ctx.counters)() {
+    for (name, n) in packets {
         let _ = writeln!(out, "provision_packets_total{{kind=\"{name}\"}} {n}");
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], out).into_response()

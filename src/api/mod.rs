@@ -134,6 +134,9 @@ pub struct Ctx {
     pub discovered: Arc<RwLock<BTreeMap<crate::model::Mac, Discovered>>>,
     /// Counters of the protocols, for `/metrics`, by name.
     pub counters: Box<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>,
+    /// Whether something outside keeps this host's clock; `None` where time is
+    /// not served.
+    pub clock: Box<dyn Fn() -> Option<bool> + Send + Sync>,
 }
 
 #[async_trait]

@@ -4,6 +4,7 @@ use super::boots::{RackView, TftpFiles};
 use super::daemon::{lock, stop_signal};
 use super::dhcp_settings::dhcp_settings;
 use super::observer::{self, Recorder, Strangers};
+use super::services::Services;
 use super::{bmcs, certifier, claim, images, listen, packages, tokens};
 use crate::api::{self, Ctx};
 use crate::auth::MasterKey;
@@ -141,6 +142,8 @@ async fn serve(
         )?),
         false => None,
     };
+    let services = Services::bind(&config, &rack)?;
+    let (service_counters, clock) = (services.counters(), services.clock());
     let boot_listener = listen::tcp(SocketAddr::from((net.address, config.http_port)))?;
     let local = listen::local(&config.api_socket)?;
 
@@ -176,6 +179,7 @@ async fn serve(
         discovered: strangers.clone(),
         counters: Box::new(move || {
             let mut all = counters();
+            all.append(&mut service_counters());
             for (k, n) in dhcp_counters.iter().flat_map(|c| c.snapshot()) {
                 all.insert(format!("dhcp_{}", k.replace([' ', '-'], "_")), n);
             }
@@ -185,6 +189,7 @@ async fn serve(
             }
             all
         }),
+        clock: Box::new(clock),
     });
     let boot = Arc::new(BootHttp {
         files,
@@ -206,6 +211,7 @@ async fn serve(
         let s = stop.clone();
         tasks.spawn(async move { ("tftp", t.run(s).await.map_err(Into::into)) });
     }
+    services.start(&mut tasks, &stop);
     let mut node_routes = api::node_router(ctx.clone()).merge(crate::netboot::http::router(boot));
     if let Some(c) = packages {
         node_routes = node_routes.merge(crate::cache::http::router(c));

@@ -45,6 +45,9 @@ pub fn check(c: &Config) -> Result<()> {
     }
     let server = Server { address: n.address, http_port: c.http_port };
     println!("tftp       {}", if c.tftp { "port 69" } else { "off" });
+    for line in super::services::said(c) {
+        println!("{line}");
+    }
     println!("boot http  {}", server.base());
     match &c.cache {
         Some(cache) => {

@@ -1,9 +1,9 @@
 //! Configuration: `wire` is the file as written (serde, TOML, unknown keys
 //! refused), `resolved` is what the program works with (typed, checked
-//! against itself, defaults filled in), `subnets` are the networks behind
-//! relays, `nodes` reads inventory files; `deployment` is the deployment
-//! server's file, with `bucket`, `follow` and `ingest` in it, `link` where the
-//! build server finds it.
+//! against itself, defaults filled in), `services` are names and time in it,
+//! `cache` is packages, `subnets` the networks behind relays; `nodes` reads
+//! inventory files; `deployment` is the deployment server's file, with
+//! `bucket`, `follow` and `ingest` in it, `link` where the build server finds it.
 //!
 //! [`load`] is called by `app` and by `build-server check`. A file that does
 //! not hold together is refused with file, line and what would be right, and
@@ -17,6 +17,7 @@ pub mod ingest;
 pub mod link;
 pub mod nodes;
 pub mod resolved;
+pub mod services;
 pub mod subnets;
 pub mod wire;
 

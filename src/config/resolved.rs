@@ -1,6 +1,7 @@
 //! The configuration as the program uses it: typed, complete, consistent.
 
 use super::link::{DeploymentLink, link};
+use super::services::{self, Dns, TimeService};
 use super::subnets::{self, Relayed};
 use super::wire;
 use crate::model::plan::BootMethod;
@@ -142,6 +143,10 @@ pub struct Config {
     pub loaders_dir: PathBuf,
     /// Port of the boot network's HTTP.
     pub http_port: u16,
+    /// Names.
+    pub dns: Dns,
+    /// Time.
+    pub time: TimeService,
     /// API over TLS.
     pub api_listen: SocketAddr,
     /// API for root on this host.
@@ -185,7 +190,9 @@ pub fn resolve(w: wire::Wire, base: &Path) -> Result<Config, Fault> {
         Some(p) => base.join(p),
         None => state_dir.join(name),
     };
-    let mut network = network(w.network)?;
+    let dns = services::dns(w.dns, *w.network.address.get_ref())?;
+    let time = services::time(w.time)?;
+    let mut network = network(w.network, &dns, &time)?;
     for s in w.subnets {
         let at = s.subnet.span();
         network.relay(s.subnet.get_ref(), s.router).or_else(|m| fault(at, m))?;
@@ -216,6 +223,8 @@ pub fn resolve(w: wire::Wire, base: &Path) -> Result<Config, Fault> {
         tftp: w.tftp.enabled.unwrap_or(true),
         loaders_dir: w.tftp.loaders_dir.map_or_else(|| "/usr/lib/ipxe".into(), |p| base.join(p)),
         http_port: w.http.port.unwrap_or(8080),
+        dns,
+        time,
         api_listen: w.api.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 8443))),
         api_socket: w.api.socket.map_or_else(|| "/run/provision/api.sock".into(), |p| base.join(p)),
         api_names: w.api.names,
@@ -228,7 +237,8 @@ pub fn resolve(w: wire::Wire, base: &Path) -> Result<Config, Fault> {
     })
 }
 
-fn network(n: wire::Network) -> Result<Network, Fault> {
+fn network(n: wire::Network, dns: &Dns, time: &TimeService) -> Result<Network, Fault> {
+    let ours = *n.address.get_ref();
     let at = n.subnet.span();
     let (net, prefix) = subnets::cidr(n.subnet.get_ref()).or_else(|m| fault(at, m))?;
     let out = Network {
@@ -238,9 +248,9 @@ fn network(n: wire::Network) -> Result<Network, Fault> {
         prefix,
         range: *n.range.get_ref(),
         router: n.router.as_ref().map(|r| *r.get_ref()),
-        dns: n.dns,
-        ntp: n.ntp,
-        domain: n.domain,
+        dns: n.dns.unwrap_or_else(|| dns.told(ours)),
+        ntp: n.ntp.unwrap_or_else(|| time.told(ours)),
+        domain: n.domain.map(services::domain).transpose()?.unwrap_or_default(),
         search: n.search,
         relays: n.relays,
         relayed: Vec::new(),

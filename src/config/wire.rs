@@ -26,6 +26,10 @@ pub struct Wire {
     #[serde(default)]
     pub http: Http,
     #[serde(default)]
+    pub dns: Dns,
+    #[serde(default)]
+    pub time: Time,
+    #[serde(default)]
     pub api: Api,
     #[serde(default)]
     pub install: Install,
@@ -56,12 +60,9 @@ pub struct Network {
     pub subnet: Spanned<String>,
     pub range: Spanned<(Ipv4Addr, Ipv4Addr)>,
     pub router: Option<Spanned<Ipv4Addr>>,
-    #[serde(default)]
-    pub dns: Vec<Ipv4Addr>,
-    #[serde(default)]
-    pub ntp: Vec<Ipv4Addr>,
-    #[serde(default)]
-    pub domain: String,
+    pub dns: Option<Vec<Ipv4Addr>>,
+    pub ntp: Option<Vec<Ipv4Addr>>,
+    pub domain: Option<Spanned<String>>,
     #[serde(default)]
     pub search: Vec<String>,
     #[serde(default)]
@@ -102,6 +103,25 @@ pub struct Tftp {
 #[allow(missing_docs, reason = "documented key by key in docs/operations.md")]
 pub struct Http {
     pub port: Option<u16>,
+}
+
+/// `[dns]`: names for the boot network.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "documented key by key in docs/operations.md")]
+pub struct Dns {
+    pub enabled: Option<bool>,
+    pub port: Option<Spanned<u16>>,
+    pub forward: Option<Vec<Spanned<String>>>,
+}
+
+/// `[time]`: time for the boot network.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "documented key by key in docs/operations.md")]
+pub struct Time {
+    pub enabled: Option<bool>,
+    pub port: Option<Spanned<u16>>,
 }
 
 /// `[api]`

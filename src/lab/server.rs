@@ -55,7 +55,8 @@ impl Lab {
                 return Err(LabError::Tool { what: "ssh-keygen".into(), why });
             }
         }
-        let (dns, router) = if self.uplink {
+        // Never the host's own resolv.conf: what the lab asks stays in it.
+        let (forward, router) = if self.uplink {
             (format!("\"{}\"", super::net::UPLINK_DNS), "router = \"10.77.0.1\"")
         } else {
             (String::new(), "")
@@ -65,8 +66,8 @@ impl Lab {
             "# Written by `provision lab`.\n\
              state_dir = \"state\"\nimages_dir = \"{}\"\nprofiles_dir = \"{}\"\n{store}\n\
              [network]\ninterface = \"br0\"\naddress = \"{}\"\nsubnet = \"10.77.0.0/24\"\n\
-             range = [\"10.77.0.11\", \"10.77.0.250\"]\n{router}\ndns = [{dns}]\n\
-             domain = \"lab.internal\"\n\n\
+             range = [\"10.77.0.11\", \"10.77.0.250\"]\n{router}\n\
+             domain = \"lab.internal\"\n\n[dns]\nforward = [{forward}]\n\n\
              [api]\nlisten = \"10.77.0.1:8443\"\nsocket = \"api.sock\"\n\n\
              [install]\nssh_key_files = [\"id_ed25519.pub\"]\n\
              kernel_args = \"console=ttyS0,115200\"\n{}\n\n{}\n{}\n",

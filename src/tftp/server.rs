@@ -123,7 +123,9 @@ impl Server {
                     // The client repeats itself because our first answer is
                     // slow or lost; the transfer repeats that by itself.
                     let again = slots.get(&peer).is_some_and(|slot| {
-                        slot.request == request && !slot.activity.alive.load(Ordering::Relaxed)
+                        slot.request == request
+                            && !slot.activity.alive.load(Ordering::Relaxed)
+                            && !slot.activity.over.load(Ordering::Relaxed)
                     });
                     return (!again).then_some((request, path));
                 }
@@ -176,6 +178,9 @@ impl Server {
                 () = stop.cancelled() => SightingKind::Dropped,
                 kind = transfer.run(&path, source.as_ref(), || report(SightingKind::Started)) => kind,
             };
+            // Its place in the table goes a moment later: who asks in between
+            // asks anew.
+            activity.over.store(true, Ordering::Relaxed);
             report(kind);
             (peer, serial)
         });

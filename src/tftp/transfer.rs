@@ -23,6 +23,8 @@ const READ_AHEAD: usize = 32 << 10;
 /// What the server sees of a running transfer: whom to drop first.
 #[derive(Debug, Default)]
 pub struct Activity {
+    /// It has ended, whichever way.
+    pub over: AtomicBool,
     /// The client has confirmed something.
     pub alive: AtomicBool,
     /// Milliseconds from the server's start to the last thing heard.
