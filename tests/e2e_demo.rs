@@ -28,6 +28,12 @@ fn the_demo_ends_with_software_that_runs_and_its_origin() {
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
     let all = format!("{said}{}", String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "{all}");
+    // The build server's cache reaches the archives outside.
+    let rack = lab::Lab::open("e2edemo").unwrap();
+    let url = "http://10.77.0.1:8080/apt/debian/dists/bookworm/InRelease";
+    let got = rack.command("curl").args(["-sSf", "--noproxy", "*", url]).output().unwrap();
+    let got = String::from_utf8_lossy(&got.stdout).into_owned();
+    assert!(got.starts_with("-----BEGIN PGP SIGNED MESSAGE"), "{got:.100}");
     for line in [
         "demo: node01 deployed in ",
         "hello from Debian GNU/Linux 12",
