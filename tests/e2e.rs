@@ -40,7 +40,7 @@ fn a_bios_node_is_installed_with_docker_twice_alike_and_redis_tells_who_did_what
     // Its packages come through us, who are cut off here and say so.
     let said = rack.ssh("node01", "sudo apt-get update 2>&1 || true");
     assert!(said.contains("/apt/debian/dists") && said.contains("502"), "{said}");
-    assert!(metric(&rack, "cache_failed_total") > 0);
+    assert!(rack.metric("cache_failed_total") > 0);
     let list = rack.ssh("node01", "cat /etc/apt/sources.list /etc/apt/sources.list.d/* || true");
     assert!(list.contains("http://10.77.0.1:8080/apt/"), "{list}");
 
@@ -54,20 +54,6 @@ fn a_bios_node_is_installed_with_docker_twice_alike_and_redis_tells_who_did_what
     }
     rack.ok(&["log", "--verify"]);
     no_secret_anywhere(&rack, &redis);
-}
-
-/// A number of the build server.
-fn metric(rack: &Rack, name: &str) -> u64 {
-    let socket = rack.lab.dir.join("api.sock");
-    let out = std::process::Command::new("curl")
-        .args(["--silent", "--fail", "--unix-socket"])
-        .arg(socket)
-        .arg("http://x/metrics")
-        .output()
-        .unwrap();
-    let text = String::from_utf8(out.stdout).unwrap();
-    let line = text.lines().find_map(|l| l.strip_prefix(&format!("provision_{name} ")));
-    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
 }
 
 /// The BMC's password and the build's tokens: not in Redis, logs, arguments

@@ -190,6 +190,16 @@ impl Rack {
         b
     }
 
+    /// A number of the build server, from `/metrics`.
+    pub fn metric(&self, name: &str) -> u64 {
+        let mut c = Command::new("curl");
+        c.args(["--silent", "--fail", "--unix-socket"]).arg(self.lab.dir.join("api.sock"));
+        let out = c.arg("http://x/metrics").output().unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        let line = text.lines().find_map(|l| l.strip_prefix(&format!("provision_{name} ")));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
     /// What the machine booted from, start by start.
     pub fn boots(&self, index: usize) -> Vec<String> {
         let text = std::fs::read_to_string(self.lab.node_dir(index).join("boots.log"));
