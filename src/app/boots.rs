@@ -5,7 +5,8 @@ use crate::auth::MasterKey;
 use crate::config::Config;
 use crate::dhcp;
 use crate::lifecycle::Rack;
-use crate::model::{BuildOutcome, ClientHints, LifeCycle, Mac, Node, NodeName, Phase};
+use crate::lifecycle::machine::boots_its_disk;
+use crate::model::{BuildOutcome, ClientHints, LifeCycle, Mac, Node, NodeName};
 use crate::netboot::decide::{Server, boot_file};
 use crate::netboot::{BootNode, Boots, Fetch, Installing};
 use crate::tftp;
@@ -46,15 +47,19 @@ impl RackView {
     /// Only a build that has not written its disk boots the installer.
     fn installing(&self, node: &NodeName) -> Option<Installing> {
         let b = self.rack.running_build(node)?;
-        if b.outcome != BuildOutcome::Running || b.phase >= Phase::FirstBoot {
+        if b.outcome != BuildOutcome::Running || boots_its_disk(&b) {
             return None;
         }
         let dir = self.config.images_dir.join(b.inputs.image.as_str());
+        let extra = dir.join("extra");
         Some(Installing {
             build: b.id.clone(),
             image: b.inputs.image.clone(),
             kernel: dir.join("kernel"),
             ramdisk: dir.join("ramdisk"),
+            extra: (b.inputs.method.is_installer() && extra.is_file()).then_some(extra),
+            method: b.inputs.method,
+            log_port: self.config.syslog,
             kernel_args: self.config.install.kernel_args.clone(),
             token: self.key.build_token(&b.id),
         })

@@ -260,12 +260,10 @@ impl Recorder {
         let (event, input) = match fetch {
             Fetch::Loader(file) => (e("boot.loader").with("file", file), Some(Input::LoaderAsked)),
             Fetch::Script => (e("http.script"), Some(Input::ScriptAsked)),
-            Fetch::File { name, bytes, millis, whole } => {
-                // The script asks for the image's ramdisk last.
-                let last = whole && name == "ramdisk";
+            Fetch::File { name, bytes, millis, whole, last } => {
                 let ev = e("http.file").with("file", name).with("bytes", bytes).with("ms", millis);
                 let ev = if whole { ev } else { NewEvent { outcome: Outcome::Failed, ..ev } };
-                (ev, last.then_some(Input::KernelFetched))
+                (ev, (whole && last).then_some(Input::KernelFetched))
             }
         };
         let inputs = input.map(|i| (node, i)).into_iter().collect();

@@ -147,6 +147,8 @@ pub struct Config {
     pub dns: Dns,
     /// Time.
     pub time: TimeService,
+    /// UDP port for the installers' logs; `None`: they are not taken.
+    pub syslog: Option<u16>,
     /// API over TLS.
     pub api_listen: SocketAddr,
     /// API for root on this host.
@@ -223,6 +225,7 @@ pub fn resolve(w: wire::Wire, base: &Path) -> Result<Config, Fault> {
         tftp: w.tftp.enabled.unwrap_or(true),
         loaders_dir: w.tftp.loaders_dir.map_or_else(|| "/usr/lib/ipxe".into(), |p| base.join(p)),
         http_port: w.http.port.unwrap_or(8080),
+        syslog: services::syslog(w.syslog)?,
         dns,
         time,
         api_listen: w.api.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 8443))),

@@ -10,7 +10,7 @@
 use crate::config::Deadlines;
 use crate::model::plan::{FailureReport, InstalledReport, PhaseReport, VerifiedReport};
 use crate::model::{
-    Build, BuildOutcome, ClientKind, LifeCycle, NewEvent, Outcome, Phase, PhaseRecord, Time,
+    Build, BuildOutcome, ClientKind, LifeCycle, Method, NewEvent, Outcome, Phase, PhaseRecord, Time,
 };
 
 /// What happened.
@@ -40,6 +40,11 @@ pub enum Input {
     FactsSeen,
     /// The agent says where it is.
     Reported(PhaseReport),
+    /// The installer's log shows that it goes on; what it does, where that is
+    /// worth showing.
+    Progress(Option<String>),
+    /// The installer asks something that nobody is there to answer.
+    Asked(String),
     /// The agent gave up.
     AgentFailed(FailureReport),
     /// The disk is complete.
@@ -73,9 +78,16 @@ pub enum Effect {
 /// The least time that is left after the server was away.
 const GRACE: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 
+/// How long somebody at the machine's console has to answer a question.
+const ANSWER: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+
 /// What a phase waits for, for people.
-fn waits_for(phase: Phase) -> &'static str {
+fn waits_for(phase: Phase, method: Method) -> &'static str {
     match phase {
+        Phase::Installer if method.is_installer() => {
+            "the installer to start, to fetch its preseed file and to load its components"
+        }
+        Phase::Image if method.is_installer() => "the base system and packages to be installed",
         Phase::Power => "the BMC to take the boot device and the power command",
         Phase::Dhcp => "the firmware's first DHCP packet",
         Phase::Loader => {
@@ -96,6 +108,17 @@ fn waits_for(phase: Phase) -> &'static str {
 /// written, so that starting again costs nothing but time.
 fn may_retry(phase: Phase) -> bool {
     phase <= Phase::Installer
+}
+
+/// Whether the node, if it starts over now, is to start from its disk.
+pub fn boots_its_disk(build: &Build) -> bool {
+    // The installers put the boot loader on the disk before they run our last
+    // steps, the agent does it after them.
+    let complete = match build.inputs.method.is_installer() {
+        true => Phase::Profile,
+        false => Phase::FirstBoot,
+    };
+    build.phase >= complete
 }
 
 /// Advances `build`; see the module. An ended build takes no input.
@@ -143,6 +166,8 @@ impl Machine<'_> {
             Input::KernelFetched => self.enter_from(Phase::Installer, Phase::Kernel),
             Input::FactsSeen => self.enter_from(Phase::Installer, Phase::Kernel),
             Input::Reported(r) => self.reported(r),
+            Input::Progress(what) => self.progress(what),
+            Input::Asked(question) => self.asked(question),
             Input::AgentFailed(r) => {
                 if r.phase > phase && r.phase < Phase::FirstBoot {
                     self.enter(r.phase);
@@ -150,12 +175,16 @@ impl Machine<'_> {
                 self.fail(r.reason);
             }
             Input::Installed(r) => {
-                if phase < Phase::FirstBoot {
+                // It may come from the installed system, where the one from
+                // the installer was lost.
+                if self.build.manifest.is_none() {
                     self.log("install.written", Outcome::Ok, |e| {
                         e.with("manifest", r.manifest).with("disk", &r.disk)
                     });
                     self.build.manifest = Some(r.manifest);
                     self.build.disk = Some(r.disk);
+                }
+                if phase < Phase::FirstBoot {
                     self.enter(Phase::FirstBoot);
                 }
             }
@@ -208,6 +237,16 @@ impl Machine<'_> {
             (Phase::Power | Phase::Dhcp, k) if k.is_netboot() => self.enter(Phase::Loader),
             // iPXE speaking means that the firmware's loader has arrived; the
             // phase stays `loader` until the script is asked for.
+            // The installer's last steps are on the disk, which boots: that it
+            // was told so is not known, and the installed system says it again.
+            (p, ClientKind::Pxe | ClientKind::HttpBoot | ClientKind::Ipxe)
+                if self.boots_its_disk() && p < Phase::FirstBoot =>
+            {
+                self.log("install.restarted", Outcome::Info, |e| {
+                    e.with("reason", "the last report did not come; started from the disk")
+                });
+                self.enter(Phase::FirstBoot);
+            }
             (p, ClientKind::Pxe | ClientKind::HttpBoot)
                 if (Phase::Installer..=Phase::Bootloader).contains(&p) =>
             {
@@ -254,10 +293,50 @@ impl Machine<'_> {
         }
     }
 
+    fn method(&self) -> Method {
+        self.build.inputs.method
+    }
+
+    fn boots_its_disk(&self) -> bool {
+        boots_its_disk(self.build)
+    }
+
+    fn progress(&mut self, what: Option<String>) {
+        if !(Phase::Installer..Phase::FirstBoot).contains(&self.build.phase) {
+            return;
+        }
+        self.build.question = None;
+        let (limit, now) = (self.limits.of(self.build.phase), self.now);
+        if let Some(p) = self.build.phases.last_mut() {
+            p.deadline = p.deadline.max(now + limit);
+            if what.is_some() {
+                p.reason = what;
+            }
+        }
+    }
+
+    fn asked(&mut self, question: String) {
+        if !(Phase::Installer..Phase::FirstBoot).contains(&self.build.phase) {
+            return;
+        }
+        self.log("install.question", Outcome::Failed, |e| e.with("question", &question));
+        if let Some(p) = self.build.phases.last_mut() {
+            p.deadline = self.now + ANSWER;
+            p.reason = Some(format!("the installer asks, and waits for an answer: {question}"));
+        }
+        self.build.question = Some(question);
+        self.out.push(Effect::Persist);
+    }
+
     fn overdue(&mut self) {
         let phase = self.build.phase;
         let limit = self.limits.of(phase).as_secs();
-        self.retry(format!("waited {limit} s for {}", waits_for(phase)));
+        if let Some(q) = self.build.question.take() {
+            // Asked again, it would be as silent.
+            let why = "the installer stopped at a question that nobody answered";
+            return self.fail(format!("{why}: {q}"));
+        }
+        self.retry(format!("waited {limit} s for {}", waits_for(phase, self.method())));
     }
 
     fn retry(&mut self, reason: String) {
@@ -327,7 +406,7 @@ impl Machine<'_> {
             started: self.now,
             ended: None,
             deadline: self.now + self.limits.of(phase),
-            reason: Some(format!("waiting for {}", waits_for(phase))),
+            reason: Some(format!("waiting for {}", waits_for(phase, self.method()))),
             bytes: 0,
             total: 0,
         });

@@ -81,12 +81,15 @@ async fn own_file(
             None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         };
     }
-    let Some(Installing { kernel, ramdisk, .. }) = node.installing else { return not_found() };
-    let count = Count::new(s.clone(), node.name, file.clone());
-    match file.as_str() {
-        "kernel" => send_file(kernel, &headers, None, Some(count)).await,
-        "ramdisk" => send_file(ramdisk, &headers, None, Some(count)).await,
-        "agent" => {
+    let Some(installing) = node.installing else { return not_found() };
+    let last = installing.ramdisks().last() == Some(&file.as_str());
+    let Installing { kernel, ramdisk, extra, .. } = installing;
+    let count = Count::new(s.clone(), node.name, file.clone(), last);
+    match (file.as_str(), extra) {
+        ("kernel", _) => send_file(kernel, &headers, None, Some(count)).await,
+        ("ramdisk", _) => send_file(ramdisk, &headers, None, Some(count)).await,
+        ("extra", Some(extra)) => send_file(extra, &headers, None, Some(count)).await,
+        ("agent", _) => {
             count.report(s.agent.len() as u64, true);
             s.agent.clone().into_response()
         }
@@ -222,16 +225,17 @@ struct Count {
     node: NodeName,
     file: String,
     began: Instant,
+    last: bool,
 }
 
 impl Count {
-    fn new(server: Arc<BootHttp>, node: NodeName, file: String) -> Self {
-        Self { server, node, file, began: Instant::now() }
+    fn new(server: Arc<BootHttp>, node: NodeName, file: String, last: bool) -> Self {
+        Self { server, node, file, began: Instant::now(), last }
     }
 
     fn report(&self, bytes: u64, whole: bool) {
         let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let what = Fetch::File { name: self.file.clone(), bytes, millis, whole };
+        let what = Fetch::File { name: self.file.clone(), bytes, millis, whole, last: self.last };
         self.server.files.boots().fetched(&self.node, what);
     }
 }
