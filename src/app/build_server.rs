@@ -172,6 +172,7 @@ async fn serve(
             // Beside the images, so that a new state does not download all again.
             cache: config.images_dir.join(".cache"),
             through: packages::through(&config),
+            key: config.state_dir.join("archive.key"),
             profiles: Profiles::open(&config.profiles_dir),
             turn: Default::default(),
         }),

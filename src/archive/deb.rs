@@ -112,7 +112,8 @@ mod tests {
         fs::create_dir_all(tree.join("etc")).unwrap();
         fs::write(tree.join("etc/x"), "content").unwrap();
         std::os::unix::fs::symlink("x", tree.join("etc/y")).unwrap();
-        let control = "Package: t\nVersion: 1\nArchitecture: amd64\nMaintainer: x\nDescription: y\n";
+        let control =
+            "Package: t\nVersion: 1\nArchitecture: amd64\nMaintainer: x\nDescription: y\n";
         fs::write(tree.join("DEBIAN/control"), control).unwrap();
         let (one, two) = (dir.path().join("1.udeb"), dir.path().join("2.udeb"));
         build(&tree, &one, 1_700_000_000).unwrap();

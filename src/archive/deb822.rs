@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn paragraphs_come_back_as_they_were() {
-        let text = "Package: a\nDescription: one\n two\n .\n three\nSHA256:\n ff 1 x\n\nPackage: b\n\n";
+        let text =
+            "Package: a\nDescription: one\n two\n .\n three\nSHA256:\n ff 1 x\n\nPackage: b\n\n";
         let got = all(text);
         assert_eq!(got.len(), 2);
         assert_eq!(got[0].get("package"), Some("a"));

@@ -147,7 +147,9 @@ mod tests {
         let path = dir.path().join("Packages");
         let sum = "ab".repeat(32);
         let p = |name: &str, v: &str, file: &str| {
-            format!("Package: {name}\nVersion: {v}\nProvides: x (= 1), y\nFilename: {file}\nSize: 3\nSHA256: {sum}\n\n")
+            format!(
+                "Package: {name}\nVersion: {v}\nProvides: x (= 1), y\nFilename: {file}\nSize: 3\nSHA256: {sum}\n\n"
+            )
         };
         let text = p("a", "6.9", "pool/a1") + &p("a", "6.12", "pool/a2") + &p("b", "1", "../etc/x");
         std::fs::write(&path, text).unwrap();

@@ -169,9 +169,7 @@ pub fn find(bytes: &[u8], tag: u8) -> Option<&[u8]> {
         }
         let (size, skip) = match *rest.get(1)? {
             n if n < 192 => (usize::from(n), 2),
-            n if n < 224 => {
-                (((usize::from(n) - 192) << 8) + usize::from(*rest.get(2)?) + 192, 3)
-            }
+            n if n < 224 => (((usize::from(n) - 192) << 8) + usize::from(*rest.get(2)?) + 192, 3),
             _ => return None,
         };
         let body = rest.get(skip..skip + size)?;

@@ -71,8 +71,7 @@ impl SigningKey {
         signed.push(0xb4);
         signed.extend((id.len() as u32).to_be_bytes());
         signed.extend(id);
-        let own =
-            openpgp::signature(CERTIFICATION, &signed, MADE, &self.print, |d| self.sign(d));
+        let own = openpgp::signature(CERTIFICATION, &signed, MADE, &self.print, |d| self.sign(d));
         [openpgp::packet(6, &self.body), openpgp::packet(13, id), own].concat()
     }
 

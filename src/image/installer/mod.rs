@@ -26,4 +26,4 @@ mod repack;
 mod suite;
 
 pub use add::{AddRequest, add_installer};
-pub use components::{COMPONENTS, Choice, choose};
+pub use components::{COMPONENTS, DISPENSABLE};
