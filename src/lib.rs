@@ -5,6 +5,7 @@
 //! 3. [`store`]: documents and the chained event log, on SQLite or Redis.
 //!    [`tls`], [`auth`], [`template`]: certificates, tokens and sealed
 //!    secrets, templates people edit.
+//!    [`archive`]: package archives, read and written.
 //! 4. [`image`], [`profile`]: what can be put on a disk, and what on top.
 //!    [`power`]: BMCs.
 //! 5. [`lifecycle`]: the only place where a node changes state.
@@ -23,6 +24,7 @@
 pub mod agent;
 pub mod api;
 pub mod app;
+pub mod archive;
 pub mod auth;
 pub mod cache;
 pub mod cli;

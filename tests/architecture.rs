@@ -33,6 +33,7 @@ const FLOORS: &[&[&str]] = &[
         "agent",
     ],
     &["power", "image", "profile"],
+    &["archive"],
     &["store", "tls", "auth", "template"],
     &["config"],
     &["model"],
@@ -63,7 +64,8 @@ const NARROW: &[(&str, &[&str])] = &[
     ("agent", &["model", "image", "tls"]),
     ("power", &["model"]),
     ("profile", &["model"]),
-    ("image", &["model", "config"]),
+    ("image", &["model", "config", "archive"]),
+    ("archive", &["model", "tls"]),
 ];
 
 /// Longest file, in lines: past that it has become two thoughts.

@@ -43,6 +43,15 @@ impl ImageBuilder for Nothing {
     async fn build(&self, _: Name, _: Vec<Name>, _: Report) -> Result<Digest, String> {
         Err("not here".into())
     }
+
+    async fn add(
+        &self,
+        _: Name,
+        _: provision::api::images::AddImage,
+        _: Report,
+    ) -> Result<Digest, String> {
+        Err("not here".into())
+    }
 }
 
 impl Boots for Nothing {

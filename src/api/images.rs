@@ -1,10 +1,10 @@
 //! `/v1/images` and `/v1/profiles`.
 
 use super::problem::Json;
-use super::{Caller, Ctx, List, Problem, demand};
+use super::{Caller, Ctx, List, Problem, Report, demand};
 use crate::auth::Role;
 use crate::image::Image;
-use crate::model::{Name, NewEvent, Operation, OperationKind, Outcome, Time};
+use crate::model::{Digest, Name, NewEvent, Operation, OperationKind, Outcome, Time};
 use axum::Json as Out;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -21,6 +21,22 @@ pub struct BuildImage {
     pub bake: Vec<Name>,
 }
 
+/// Which installer to add as an image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddImage {
+    /// Release, such as `debian-13`.
+    pub release: Name,
+    /// Whether installer components that the archive lists and does not have
+    /// are made from its ordinary packages.
+    #[serde(default = "yes")]
+    pub repack: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
 fn shown(i: &Image) -> Value {
     let d = &i.description;
     let bytes: u64 = d.files.values().map(|f| f.size).sum();
@@ -28,6 +44,7 @@ fn shown(i: &Image) -> Value {
         "name": i.name, "digest": i.digest, "os": d.os, "release": d.release,
         "version": d.version, "method": d.method, "kernel": d.kernel, "bytes": bytes,
         "packages": d.provenance.package_count, "provenance": d.provenance,
+        "installer": d.installer,
         "baked": i
             .baked
             .iter()
@@ -63,22 +80,63 @@ pub(super) async fn build(
     for p in &b.bake {
         ctx.profiles.get(p)?;
     }
-    let event = |o| NewEvent::new(Time::now(), &caller.name, "image.build", o).with("image", &name);
+    let ctx2 = ctx.clone();
+    start(&ctx, caller, "image.build", name.clone(), move |progress| async move {
+        ctx2.builder.build(name, b.bake, progress).await
+    })
+    .await
+}
+
+pub(super) async fn add(
+    caller: Caller,
+    State(ctx): State<Arc<Ctx>>,
+    Path(name): Path<String>,
+    Json(b): Json<AddImage>,
+) -> Result<(StatusCode, Out<Operation>), Problem> {
+    demand(&*ctx, &caller, Role::Operate, "adding an image").await?;
+    let name: Name = name.parse().map_err(|e| Problem::bad(format!("{e}")))?;
+    if crate::image::recipe::find(b.release.as_str()).is_none() {
+        let known = crate::image::recipe::RECIPES.map(|r| r.name).join(", ");
+        let text = format!("no installer of '{}' is known; there are {known}", b.release);
+        return Err(Problem::bad(text));
+    }
+    let ctx2 = ctx.clone();
+    start(&ctx, caller, "image.add", name.clone(), move |progress| async move {
+        ctx2.builder.add(name, b, progress).await
+    })
+    .await
+}
+
+/// Begins an operation that makes image `name`, and writes its end down.
+async fn start<F, W>(
+    ctx: &Arc<Ctx>,
+    caller: Caller,
+    kind: &'static str,
+    name: Name,
+    work: W,
+) -> Result<(StatusCode, Out<Operation>), Problem>
+where
+    F: Future<Output = Result<Digest, String>> + Send + 'static,
+    W: FnOnce(Report) -> F,
+{
+    let event = |o| NewEvent::new(Time::now(), &caller.name, kind, o).with("image", &name);
     let o =
         ctx.rack.begin(OperationKind::ImageBuild, None, &caller.name, event(Outcome::Info)).await?;
-    let (id, ctx2, actor) = (o.id.clone(), ctx.clone(), caller.name.clone());
+    let (id, rack) = (o.id.clone(), ctx.rack.clone());
+    let (reporting, progress_id) = (rack.clone(), id.clone());
+    let progress: Report =
+        Arc::new(move |t: &str, done, total| reporting.progress(&progress_id, t, done, total));
+    let work = work(progress);
+    let actor = caller.name.clone();
     tokio::spawn(async move {
-        let (rack, progress_id) = (ctx2.rack.clone(), id.clone());
-        let progress =
-            Arc::new(move |t: &str, done, total| rack.progress(&progress_id, t, done, total));
-        let done = ctx2.builder.build(name.clone(), b.bake, progress).await;
+        let done = work.await;
         let outcome = if done.is_ok() { Outcome::Ok } else { Outcome::Failed };
-        let mut e = NewEvent::new(Time::now(), &actor, "image.build", outcome).with("image", &name);
+        let mut e = NewEvent::new(Time::now(), &actor, kind, outcome).with("image", &name);
         e = match &done {
             Ok(d) => e.with("digest", d),
             Err(why) => e.with("reason", why),
         };
-        if let Err(e) = ctx2.rack.end(&id, done.map(|d| json!({ "digest": d })), e).await {
+        if let Err(e) = rack.end(&id, done.map(|d| json!({ "digest": d })), e).await {
             tracing::error!(operation = %id, error = %e, "an operation's end is not written down");
         }
     });

@@ -145,9 +145,14 @@ fn plan(
         disk: node.spec.disk.clone(),
         rootfs,
         installer: None,
-        kernel_args: format!("{} {}", image.description.kernel_args, install.kernel_args)
-            .trim()
-            .to_owned(),
+        kernel_args: match image.description.method.is_installer() {
+            // The image's are the installer's own.
+            true => install.kernel_args.clone(),
+            false => {
+                let of_image = &image.description.kernel_args;
+                format!("{of_image} {}", install.kernel_args).trim().to_owned()
+            }
+        },
         users: vec![UserPlan {
             name: install.user.clone(),
             ssh_keys: install.ssh_keys.clone(),
@@ -190,18 +195,22 @@ fn installer(ctx: &Ctx, node: &Node, image: &Image) -> Result<InstallerPlan, Pro
         let (_, to) = ctx.through.iter().find(|(there, _)| *there == s.uri)?;
         Some(to.find("/apt/").map(|at| to[at..].to_owned())?)
     };
-    if d.method == Method::Preseed && here(suite).is_none() {
+    let record = d.installer.as_ref();
+    let origin = record.and_then(|i| i.origin.as_ref());
+    if d.method == Method::Preseed && origin.is_none() {
         return Err(refused(format!(
-            "the installer of '{}' needs packages of {suite}, and this server has no archive to \
-             fetch them from: add it to apt's configuration here and see that `[cache]` is on",
+            "the installer of '{}' was not made from an archive of this server's cache: see that \
+             `[cache]` is on and that apt's configuration here names Debian's archive, and add \
+             the image again",
             image.name
         )));
     }
     Ok(InstallerPlan {
         release,
+        // Its own components lie over the archive.
         directory: format!("/installer/{}", image.name),
         suite: suite.clone(),
-        udeb_suite: d.installer.as_ref().and_then(|i| i.udeb_suite.clone()),
+        udeb_suite: record.and_then(|i| i.udeb_suite.clone()),
         security: here(&format!("{suite}-security")),
         packages: Vec::new(),
         labels: node.spec.labels.clone(),

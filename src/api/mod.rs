@@ -80,6 +80,13 @@ pub trait ImageBuilder: Send + Sync {
     /// called from time to time. Returns the image's digest.
     async fn build(&self, image: Name, bake: Vec<Name>, progress: Report)
     -> Result<Digest, String>;
+    /// Adds the distribution's own installer as image `name`.
+    async fn add(
+        &self,
+        name: Name,
+        add: images::AddImage,
+        progress: Report,
+    ) -> Result<Digest, String>;
 }
 
 /// A node's BMC, opened with the stored password.
@@ -187,6 +194,7 @@ pub fn router(ctx: Arc<Ctx>) -> Router {
         .route("/v1/images", get(images::list))
         .route("/v1/images/{name}", get(images::show))
         .route("/v1/images/{name}/build", post(images::build))
+        .route("/v1/images/{name}/add", post(images::add))
         .route("/v1/profiles", get(images::profiles))
         .route("/v1/builds", get(builds::list))
         .route("/v1/builds/{id}", get(builds::show))

@@ -174,6 +174,7 @@ async fn serve(
             // Beside the images, so that a new state does not download all again.
             cache: config.images_dir.join(".cache"),
             through: packages::through(&config),
+            key: config.state_dir.join("archive.key"),
             profiles: Profiles::open(&config.profiles_dir),
             turn: Default::default(),
         }),
@@ -216,7 +217,8 @@ async fn serve(
     services.start(&mut tasks, &stop);
     let mut node_routes = api::node_router(ctx.clone()).merge(crate::netboot::http::router(boot));
     if let Some(c) = packages {
-        let installer = InstallerFiles::new(config.images_dir.clone(), c.clone(), &config);
+        let installer =
+            InstallerFiles { images: Catalogue::open(&config.images_dir), cache: c.clone() };
         node_routes = node_routes
             .merge(crate::cache::http::router(c))
             .merge(installer_files::router(Arc::new(installer)));
