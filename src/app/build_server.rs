@@ -143,7 +143,7 @@ async fn serve(
         )?),
         false => None,
     };
-    let services = Services::bind(&config, &rack)?;
+    let services = Services::bind(&config, &rack, &key)?;
     let (service_counters, clock) = (services.counters(), services.clock());
     let boot_listener = listen::tcp(SocketAddr::from((net.address, config.http_port)))?;
     let local = listen::local(&config.api_socket)?;

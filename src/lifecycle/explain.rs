@@ -104,6 +104,8 @@ fn hint(b: &Build, events: &[Event]) -> Option<&'static str> {
             "The loader was fetched and has not asked for its script: it may not run on this \
              firmware (Secure Boot?), or lost the link.",
         ),
+        // It runs, and says itself what it does.
+        Phase::Installer if count("installer.file") > 0 => None,
         Phase::Installer => Some(
             "Kernel and ramdisk were fetched: look at the console for a kernel panic or a missing \
              network driver.",
