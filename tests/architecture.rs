@@ -31,6 +31,7 @@ const FLOORS: &[&[&str]] = &[
         "client",
         "agent",
     ],
+    &["mirror"],
     &["power", "image", "profile"],
     &["archive"],
     &["store", "tls", "auth", "template"],
@@ -63,6 +64,7 @@ const NARROW: &[(&str, &[&str])] = &[
     ("power", &["model"]),
     ("profile", &["model"]),
     ("image", &["model", "config", "archive"]),
+    ("mirror", &["model", "archive", "image"]),
     ("archive", &["model", "tls"]),
 ];
 
