@@ -5,13 +5,14 @@ use super::daemon::{lock, stop_signal};
 use super::dhcp_settings::dhcp_settings;
 use super::observer::{self, Recorder, Strangers};
 use super::services::Services;
-use super::{bmcs, certifier, claim, images, listen, packages, tokens};
+use super::{bmcs, certifier, claim, images, listen, mirrors, packages, tokens};
 use crate::api::{self, Ctx};
 use crate::auth::MasterKey;
 use crate::config::{Config, DhcpMode};
 use crate::dhcp;
 use crate::image::{Catalogue, ramdisk};
 use crate::lifecycle::Rack;
+use crate::mirror::Mirrors;
 use crate::model::{NewEvent, Outcome, Phase, Time};
 use crate::netboot::Boots;
 use crate::netboot::files::BootFiles;
@@ -156,6 +157,7 @@ async fn serve(
         Some(link) => Some(Arc::new(certifier::Remote::new(link, store.clone())?)),
         None => None,
     };
+    let shelf = Mirrors::open(config.state_dir.join("mirrors"));
     let ctx = Arc::new(Ctx {
         certifier: certifier.clone().map(|c| c as Arc<dyn api::Certifier>),
         config: config.clone(),
@@ -174,6 +176,15 @@ async fn serve(
             through: packages::through(&config),
             key: config.state_dir.join("archive.key"),
             profiles: Profiles::open(&config.profiles_dir),
+            turn: Default::default(),
+        }),
+        mirrors: Arc::new(mirrors::HostKeeper {
+            shelf: shelf.clone(),
+            images: Catalogue::open(&config.images_dir),
+            profiles: Profiles::open(&config.profiles_dir),
+            through: packages::through(&config),
+            cache: config.images_dir.join(".cache"),
+            key: config.state_dir.join("archive.key"),
             turn: Default::default(),
         }),
         logs: config.state_dir.join("logs"),
@@ -214,6 +225,7 @@ async fn serve(
     }
     services.start(&mut tasks, &stop);
     let mut node_routes = api::node_router(ctx.clone()).merge(crate::netboot::http::router(boot));
+    node_routes = node_routes.merge(crate::netboot::mirror::router(shelf));
     if let Some(c) = packages {
         node_routes = node_routes.merge(crate::cache::http::router(c));
     }

@@ -4,7 +4,7 @@
 //! fault is a message and not half a server. `boots` is the rack as DHCP and
 //! booting see it, `observer` takes what they saw into the record, `bmcs`
 //! switches power, `dhcp_settings` says what DHCP serves, `services` opens
-//! names and time, `names` says who is called what, `images` builds images, `certifier` asks for nodes' certificates, `check` is `build-server check`. `deployment_server` is the other
+//! names and time, `names` says who is called what, `images` builds images and `mirrors` mirrors, `certifier` asks for nodes' certificates, `check` is `build-server check`. `deployment_server` is the other
 //! daemon, `peer` its TLS that knows the client,
 //! `shelf` the registry as ingest sees it, `upkeep` what it does by the clock,
 //! `backup` its copies, `images_at` where its images are, `follow` takes in
@@ -28,6 +28,7 @@ pub mod images;
 pub mod images_at;
 pub mod ingest;
 pub mod listen;
+pub mod mirrors;
 pub mod names;
 pub mod observer;
 pub mod oui;
