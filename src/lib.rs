@@ -7,7 +7,8 @@
 //!    secrets, templates people edit.
 //!    [`archive`]: package archives, read and written.
 //! 4. [`image`], [`profile`]: what can be put on a disk, and what on top.
-//!    [`power`]: BMCs.
+//!    [`power`]: BMCs. [`mirror`]: all that an install takes, to be kept or
+//!    carried away.
 //! 5. [`lifecycle`]: the only place where a node changes state.
 //!    [`netboot`]: what a node gets at each step of its boot. [`preseed`]:
 //!    what the distributions' own installers are answered. [`dhcp`] and
@@ -37,6 +38,7 @@ pub mod ingest;
 pub mod lab;
 pub mod lifecycle;
 pub mod metrics;
+pub mod mirror;
 pub mod model;
 pub mod netboot;
 pub mod power;

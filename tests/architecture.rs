@@ -32,6 +32,7 @@ const FLOORS: &[&[&str]] = &[
         "client",
         "agent",
     ],
+    &["mirror"],
     &["power", "image", "profile"],
     &["archive"],
     &["store", "tls", "auth", "template"],
@@ -65,6 +66,7 @@ const NARROW: &[(&str, &[&str])] = &[
     ("power", &["model"]),
     ("profile", &["model"]),
     ("image", &["model", "config", "archive"]),
+    ("mirror", &["model", "archive", "image"]),
     ("archive", &["model", "tls"]),
 ];
 

@@ -54,6 +54,27 @@ impl ImageBuilder for Nothing {
     }
 }
 
+struct NoMirrors(provision::mirror::Mirrors);
+
+#[async_trait::async_trait]
+impl provision::api::mirrors::MirrorKeeper for NoMirrors {
+    fn shelf(&self) -> &provision::mirror::Mirrors {
+        &self.0
+    }
+
+    async fn build(&self, _: provision::api::mirrors::Order, _: Report) -> Result<Digest, String> {
+        Err("not here".into())
+    }
+
+    async fn import(
+        &self,
+        _: Box<dyn Read + Send>,
+        _: Vec<String>,
+    ) -> Result<provision::mirror::Mirror, provision::mirror::MirrorError> {
+        Err(provision::mirror::MirrorError::Import("not here".into()))
+    }
+}
+
 impl Boots for Nothing {
     fn by_mac(&self, _: Mac) -> Option<BootNode> {
         None
@@ -104,6 +125,7 @@ impl Bench {
             tokens: Default::default(),
             bmcs: Arc::new(Nothing),
             builder: Arc::new(Nothing),
+            mirrors: Arc::new(NoMirrors(provision::mirror::Mirrors::open(dir.path()))),
             logs: dir.path().to_owned(),
             discovered: Default::default(),
             counters: Box::new(Default::default),

@@ -1,10 +1,11 @@
 //! `/v1/images` and `/v1/profiles`.
 
+use super::background::{Work, start};
 use super::problem::Json;
-use super::{Caller, Ctx, List, Problem, Report, demand};
+use super::{Caller, Ctx, List, Problem, demand};
 use crate::auth::Role;
 use crate::image::Image;
-use crate::model::{Digest, Name, NewEvent, Operation, OperationKind, Outcome, Time};
+use crate::model::{Name, Operation, OperationKind};
 use axum::Json as Out;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -80,9 +81,14 @@ pub(super) async fn build(
     for p in &b.bake {
         ctx.profiles.get(p)?;
     }
-    let ctx2 = ctx.clone();
-    start(&ctx, caller, "image.build", name.clone(), move |progress| async move {
-        ctx2.builder.build(name, b.bake, progress).await
+    let builder = ctx.builder.clone();
+    let what = Work {
+        kind: OperationKind::ImageBuild,
+        event: "image.build",
+        about: ("image", name.clone()),
+    };
+    start(&ctx, caller, what, move |progress| async move {
+        builder.build(name, b.bake, progress).await.map(|d| json!({ "digest": d }))
     })
     .await
 }
@@ -100,47 +106,16 @@ pub(super) async fn add(
         let text = format!("no installer of '{}' is known; there are {known}", b.release);
         return Err(Problem::bad(text));
     }
-    let ctx2 = ctx.clone();
-    start(&ctx, caller, "image.add", name.clone(), move |progress| async move {
-        ctx2.builder.add(name, b, progress).await
+    let builder = ctx.builder.clone();
+    let what = Work {
+        kind: OperationKind::ImageBuild,
+        event: "image.add",
+        about: ("image", name.clone()),
+    };
+    start(&ctx, caller, what, move |progress| async move {
+        builder.add(name, b, progress).await.map(|d| json!({ "digest": d }))
     })
     .await
-}
-
-/// Begins an operation that makes image `name`, and writes its end down.
-async fn start<F, W>(
-    ctx: &Arc<Ctx>,
-    caller: Caller,
-    kind: &'static str,
-    name: Name,
-    work: W,
-) -> Result<(StatusCode, Out<Operation>), Problem>
-where
-    F: Future<Output = Result<Digest, String>> + Send + 'static,
-    W: FnOnce(Report) -> F,
-{
-    let event = |o| NewEvent::new(Time::now(), &caller.name, kind, o).with("image", &name);
-    let o =
-        ctx.rack.begin(OperationKind::ImageBuild, None, &caller.name, event(Outcome::Info)).await?;
-    let (id, rack) = (o.id.clone(), ctx.rack.clone());
-    let (reporting, progress_id) = (rack.clone(), id.clone());
-    let progress: Report =
-        Arc::new(move |t: &str, done, total| reporting.progress(&progress_id, t, done, total));
-    let work = work(progress);
-    let actor = caller.name.clone();
-    tokio::spawn(async move {
-        let done = work.await;
-        let outcome = if done.is_ok() { Outcome::Ok } else { Outcome::Failed };
-        let mut e = NewEvent::new(Time::now(), &actor, kind, outcome).with("image", &name);
-        e = match &done {
-            Ok(d) => e.with("digest", d),
-            Err(why) => e.with("reason", why),
-        };
-        if let Err(e) = rack.end(&id, done.map(|d| json!({ "digest": d })), e).await {
-            tracing::error!(operation = %id, error = %e, "an operation's end is not written down");
-        }
-    });
-    Ok((StatusCode::ACCEPTED, Out(o)))
 }
 
 /// A profile as listed.

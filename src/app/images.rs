@@ -27,10 +27,21 @@ pub struct HostBuilder {
     pub turn: Mutex<()>,
 }
 
-struct Steps {
+pub(super) struct Steps {
     report: Report,
     step: String,
     tail: Vec<String>,
+}
+
+impl Steps {
+    pub fn new(report: Report) -> Self {
+        Self { report, step: String::new(), tail: Vec::new() }
+    }
+
+    /// An error with the step it came in, and what was said last.
+    pub fn story(&self, e: &dyn std::error::Error) -> String {
+        format!("{}: {e}; its last lines: {}", self.step, self.tail.join(" / "))
+    }
 }
 
 impl Progress for Steps {
@@ -104,13 +115,13 @@ async fn on_a_thread(
     work: impl FnOnce(&mut Steps) -> Result<Image, BuildError> + Send + 'static,
 ) -> Result<Digest, String> {
     let work = move || {
-        let mut steps = Steps { report: progress, step: String::new(), tail: Vec::new() };
+        let mut steps = Steps::new(progress);
         work(&mut steps).map(|i| i.digest).map_err(|e| match &e {
             // These say all there is to say.
             BuildError::Components(_) | BuildError::Netboot(..) | BuildError::Taken(_) => {
                 e.to_string()
             }
-            _ => format!("{}: {e}; its last lines: {}", steps.step, steps.tail.join(" / ")),
+            _ => steps.story(&e),
         })
     };
     tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string())?

@@ -98,6 +98,25 @@ impl Index {
         Ok(index)
     }
 
+    /// Reads a `Packages` file with all its packages, of each only what
+    /// resolving takes: the description of 60,000 packages is not kept.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read_thin(&mut self, path: &Path) -> Result<(), ArchiveError> {
+        const KEPT: [&str; 5] = ["Depends", "Pre-Depends", "Provides", "Priority", "Essential"];
+        let file = File::open(path).map_err(ArchiveError::io(path))?;
+        let mut reader = Reader::new(BufReader::new(file));
+        while let Some(p) = reader.next_paragraph().map_err(ArchiveError::io(path))? {
+            if let Some(mut p) = Package::of(p) {
+                p.fields.0.retain(|(k, _)| KEPT.contains(&k.as_str()));
+                p.fields.0.shrink_to_fit();
+                self.add(p);
+            }
+        }
+        Ok(())
+    }
+
     /// Adds a package.
     pub fn add(&mut self, p: Package) {
         for (_, names) in groups(p.fields.get("Provides").unwrap_or_default()) {

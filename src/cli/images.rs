@@ -104,7 +104,11 @@ pub(super) async fn run(s: &Session, a: ImagesArgs) -> Result<(), Fail> {
     }
 }
 
-async fn shown_or_watched(s: &Session, op: Operation, no_wait: bool) -> Result<(), Fail> {
+pub(super) async fn shown_or_watched(
+    s: &Session,
+    op: Operation,
+    no_wait: bool,
+) -> Result<(), Fail> {
     if no_wait {
         return s.out.show(&op, |o| {
             let mut t = Table::new(&["operation"]);

@@ -63,14 +63,19 @@ impl Apt {
     /// The list whose name ends so, such as
     /// `_dists_trixie_main_binary-amd64_Packages`.
     pub fn list(&self, end: &str) -> Option<PathBuf> {
-        let entries = fs::read_dir(self.root.join("lists")).ok()?;
+        self.lists(end).into_iter().next()
+    }
+
+    /// All lists whose names end so, sorted.
+    pub fn lists(&self, end: &str) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(self.root.join("lists")) else { return Vec::new() };
         let mut all: Vec<PathBuf> = entries
             .filter_map(Result::ok)
             .filter(|e| e.file_name().to_str().is_some_and(|n| n.ends_with(end)))
             .map(|e| e.path())
             .collect();
         all.sort();
-        all.into_iter().next()
+        all
     }
 
     /// Where a package is, once it was fetched.

@@ -120,7 +120,7 @@ pub enum BuildError {
     /// Installer components that an install needs.
     #[error(
         "the archive is not complete, the installer could not run from it; these components \
-         cannot be had: {}. Use a complete archive, or another release", .0.join(", ")
+         cannot be had: {}. Use a complete archive, or another release", .0.join("; ")
     )]
     Components(Vec<String>),
     /// An image of another kind has the name.
@@ -329,7 +329,7 @@ pub fn epoch(
 }
 
 /// `Date: Sat, 06 Sep 2025 09:56:55 UTC` in seconds since 1970.
-pub(super) fn release_date(text: &str) -> Option<u64> {
+pub(crate) fn release_date(text: &str) -> Option<u64> {
     let date = text.lines().find_map(|l| l.strip_prefix("Date: "))?;
     let date = date.trim().trim_end_matches("UTC").trim_end();
     let civil = jiff::civil::DateTime::strptime("%a, %d %b %Y %H:%M:%S", date).ok()?;

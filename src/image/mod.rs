@@ -31,7 +31,7 @@ pub mod format;
 pub mod installer;
 pub mod modules;
 pub mod pack;
-mod publish;
+pub(crate) mod publish;
 pub mod ramdisk;
 pub mod recipe;
 pub mod rootfs;

@@ -14,6 +14,7 @@
 pub mod decide;
 pub mod files;
 pub mod http;
+pub mod mirror;
 pub mod ra;
 pub mod script;
 

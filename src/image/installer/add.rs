@@ -110,18 +110,18 @@ pub fn add_installer(
 
     progress.step("image");
     let udeb_suite = (!missing.is_empty()).then(|| format!("{}-provision", recipe.suite));
+    let index = suite::index(&choice.packages, &made);
+    write(&out.join("components"), index.as_bytes())?;
     if let Some(name) = &udeb_suite {
-        suite::write(&own, name, lists.epoch, &choice.packages, &made, &key)?;
-        write(&out.join("extra"), &suite::extra(&ramdisk, &key))?;
+        suite::write(&own, name, lists.epoch, index, &key)?;
     }
+    write(&out.join("extra"), &suite::extra(&ramdisk, &key))?;
     write(&out.join(OWN_KEY), &key.public())?;
     let list = component_list(&ramdisk, &choice, &made);
     write(&out.join("packages.txt"), list.as_bytes())?;
     let mut files = BTreeMap::new();
-    for file in ["kernel", "ramdisk", "extra", OWN_KEY, "packages.txt"] {
-        if out.join(file).exists() {
-            files.insert(file.to_owned(), file_entry(&out.join(file))?);
-        }
+    for file in ["kernel", "ramdisk", "extra", OWN_KEY, "components", "packages.txt"] {
+        files.insert(file.to_owned(), file_entry(&out.join(file))?);
     }
     let mut installer = Installer {
         suite: recipe.suite.to_owned(),
@@ -283,7 +283,8 @@ fn complete(
     }
     let names: Vec<String> = missing.iter().map(|p| p.name.clone()).collect();
     if !repack {
-        return Err(BuildError::Components(names));
+        let all = names.join(" ");
+        return Err(BuildError::Components(vec![format!("{all} (repacking is switched off)")]));
     }
     progress.step("missing components");
     progress.log(&format!("in the index, not in the archive: {}", names.join(" ")));

@@ -14,10 +14,11 @@
 //! | file of the image | what |
 //! |---|---|
 //! | `kernel`, `ramdisk` | as they are in the distribution's package |
-//! | `extra` | only with a suite of our own: a second ramdisk (newc) with the distribution's keys and ours |
+//! | `extra` | a second ramdisk (newc): the distribution's keys and ours, and what gives ours to the installed system |
 //! | `archive-key.gpg` | our public key |
+//! | `components` | what an install loads of the installer, as an index |
 //! | `packages.txt` | installer components, with version and origin |
-//! | `suite/` | the suite of our own |
+//! | `suite/` | only where the archive is not complete: the suite of our own |
 
 mod add;
 mod components;

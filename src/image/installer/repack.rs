@@ -67,8 +67,8 @@ pub(super) struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Makes what is missing; the second list has the names of those for which
-    /// there is no way, with the reason.
+    /// Makes what is missing; the second list names those for which there is no
+    /// way, with the reason.
     pub fn make(
         &self,
         missing: &[&Package],
@@ -81,18 +81,25 @@ impl Bench<'_> {
         if !kernel.is_empty() {
             match self.modules(&kernel, progress)? {
                 Ok(all) => made.extend(all),
-                Err(why) => failed.extend(kernel.iter().map(|p| format!("{} ({why})", p.name))),
+                Err(why) => {
+                    let names: Vec<&str> = kernel.iter().map(|p| p.name.as_str()).collect();
+                    failed.push(format!("{} ({why})", names.join(" ")));
+                }
             }
         }
+        let mut no_rule = Vec::new();
         for p in other {
-            let outcome = match p.name.as_str() {
-                "e2fsprogs-udeb" => self.e2fsprogs(p, progress)?,
-                _ => Err("no rule to make it from other packages".to_owned()),
-            };
-            match outcome {
-                Ok(m) => made.push(m),
-                Err(why) => failed.push(format!("{} ({why})", p.name)),
+            match p.name.as_str() {
+                "e2fsprogs-udeb" => match self.e2fsprogs(p, progress)? {
+                    Ok(m) => made.push(m),
+                    Err(why) => failed.push(format!("{} ({why})", p.name)),
+                },
+                name => no_rule.push(name),
             }
+        }
+        if !no_rule.is_empty() {
+            let why = "there is no rule to make them from other packages";
+            failed.push(format!("{} ({why})", no_rule.join(" ")));
         }
         Ok((made, failed))
     }
