@@ -99,7 +99,7 @@ impl ImageBuilder for HostBuilder {
         let request = AddRequest {
             name,
             release: add.release.to_string(),
-            mirror: None,
+            sources: None,
             through: self.through.clone(),
             images: self.images.clone(),
             cache: self.cache.clone(),

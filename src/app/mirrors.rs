@@ -50,7 +50,7 @@ impl MirrorKeeper for HostKeeper {
             image,
             profile: profile.map(|p| (p.name, p.digest)),
             packages,
-            mirror: None,
+            sources: None,
             through: self.through.clone(),
             mirrors: self.shelf.dir().to_owned(),
             cache: self.cache.clone(),

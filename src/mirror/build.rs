@@ -33,8 +33,8 @@ pub struct MirrorRequest {
     /// Packages that the profile and the site ask for; `?` behind one that may
     /// be missing.
     pub packages: Vec<String>,
-    /// An archive configured by hand; else the host's own apt configuration.
-    pub mirror: Option<String>,
+    /// Archives; else those of the host's own apt configuration.
+    pub sources: Option<Vec<Source>>,
     /// Archives that are fetched through another address: theirs, that one.
     pub through: Vec<(String, String)>,
     /// Where mirrors are.
@@ -152,8 +152,8 @@ impl Archives {
         work: &Workplace,
         progress: &mut dyn Progress,
     ) -> Result<Self, MirrorError> {
-        let sources = match &request.mirror {
-            Some(uri) => sources::from_mirror(uri, recipe.suite, &["main".to_owned()]),
+        let sources = match &request.sources {
+            Some(own) => own.clone(),
             None => {
                 sources::for_suite(Path::new("/etc/apt"), recipe.suite).map_err(BuildError::from)?
             }

@@ -32,8 +32,8 @@ pub struct AddRequest {
     pub name: Name,
     /// Release, such as `debian-13`; see [`recipe::RECIPES`].
     pub release: String,
-    /// An archive configured by hand; else the host's own apt configuration.
-    pub mirror: Option<String>,
+    /// Archives; else those of the host's own apt configuration.
+    pub sources: Option<Vec<Source>>,
     /// Archives that are fetched through another address: theirs, that one.
     pub through: Vec<(String, String)>,
     /// The catalogue's directory.
@@ -168,9 +168,8 @@ fn not_another_kind(request: &AddRequest) -> Result<(), BuildError> {
 
 /// The archive and suite, and what our cache calls the archive.
 fn source(request: &AddRequest, recipe: &Recipe) -> Result<(Source, Option<String>), BuildError> {
-    let main = vec!["main".to_owned()];
-    let all = match &request.mirror {
-        Some(uri) => sources::from_mirror(uri, recipe.suite, &main),
+    let all = match &request.sources {
+        Some(own) => own.clone(),
         None => sources::for_suite(Path::new("/etc/apt"), recipe.suite)?,
     };
     let found = all.into_iter().find(|s| s.suite == recipe.suite);
