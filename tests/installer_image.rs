@@ -11,6 +11,7 @@ use provision::image::description::Method;
 use provision::image::{AddRequest, Image, Silent, add_installer};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -22,6 +23,7 @@ fn request(dir: &Path, a: &Archive) -> AddRequest {
         through: Vec::new(),
         images: dir.join("images"),
         cache: dir.join("cache"),
+        cache_files: None,
         key: dir.join("archive.key"),
         repack: true,
     }
@@ -62,6 +64,16 @@ fn a_complete_archive_needs_no_suite_of_our_own() {
     assert_eq!(i.origin.as_deref(), Some("debian"));
     assert!(i.unchecked.is_empty() && i.repacked.is_empty() && i.files.is_empty(), "{i:?}");
     assert_eq!(read(&image, "kernel"), b"a kernel");
+    // What the package cache has is not kept twice.
+    let cached = dir.path().join("files/debian/pool/main/pkgsel/pkgsel_1.0-1_amd64.udeb");
+    fs::create_dir_all(cached.parent().unwrap()).unwrap();
+    fs::copy(a.file("pkgsel"), &cached).unwrap();
+    fs::remove_dir_all(&r.cache).unwrap();
+    r.cache_files = Some(dir.path().join("files"));
+    a.served.asked.lock().unwrap().clear();
+    add_installer(&r, &mut Silent).unwrap();
+    assert_eq!(fs::metadata(&cached).unwrap().nlink(), 2);
+    assert!(!a.served.asked.lock().unwrap().iter().any(|p| p.contains("pkgsel")));
     // Both keys are believed by the installer; only ours is given on.
     let extra = unpacked(&image);
     let keys = |n: &str| fs::read(extra.path().join("usr/share/keyrings").join(n)).unwrap();

@@ -20,6 +20,7 @@ fn image(dir: &Path, a: &Archive) -> Image {
         through: Vec::new(),
         images: dir.join("images"),
         cache: dir.join("cache"),
+        cache_files: None,
         key: dir.join("archive.key"),
         repack: true,
     };
@@ -36,6 +37,7 @@ fn request(dir: &Path, a: &Archive, image: Image) -> MirrorRequest {
         through: Vec::new(),
         mirrors: dir.join("mirrors"),
         cache: dir.join("cache"),
+        cache_files: None,
         key: dir.join("archive.key"),
     }
 }
@@ -322,6 +324,7 @@ fn a_debian_13_with_docker_is_installed_where_there_is_no_uplink() {
         through: Vec::new(),
         images: dir.path().join("images"),
         cache: dir.path().join("cache"),
+        cache_files: None,
         key: dir.path().join("archive.key"),
         repack: true,
     };

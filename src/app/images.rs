@@ -19,6 +19,8 @@ pub struct HostBuilder {
     pub cache: PathBuf,
     /// Archives that come through our cache.
     pub through: Vec<(String, String)>,
+    /// Where the package cache keeps its files.
+    pub cache_files: Option<PathBuf>,
     /// Our key for package archives.
     pub key: PathBuf,
     /// Profiles.
@@ -103,6 +105,7 @@ impl ImageBuilder for HostBuilder {
             through: self.through.clone(),
             images: self.images.clone(),
             cache: self.cache.clone(),
+            cache_files: self.cache_files.clone(),
             key: self.key.clone(),
             repack: add.repack,
         };

@@ -25,6 +25,8 @@ pub struct HostKeeper {
     pub through: Vec<(String, String)>,
     /// Kept between builds: packages.
     pub cache: PathBuf,
+    /// Where the package cache keeps its files.
+    pub cache_files: Option<PathBuf>,
     /// Our key for package archives.
     pub key: PathBuf,
     /// One at a time.
@@ -54,6 +56,7 @@ impl MirrorKeeper for HostKeeper {
             through: self.through.clone(),
             mirrors: self.shelf.dir().to_owned(),
             cache: self.cache.clone(),
+            cache_files: self.cache_files.clone(),
             key: self.key.clone(),
         };
         let work = move || {

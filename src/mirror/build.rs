@@ -9,7 +9,7 @@ use super::shelf::{DESCRIPTION, KEY, Mirror, Mirrors, SIGNATURE};
 use super::{MirrorError, plain};
 use crate::archive::suite::Suite;
 use crate::archive::{Index, Package, SigningKey};
-use crate::image::apt::Apt;
+use crate::image::apt::{self, Apt};
 use crate::image::description::Method;
 use crate::image::publish::{self, Workplace, file_entry};
 use crate::image::recipe::{self, Recipe};
@@ -41,6 +41,8 @@ pub struct MirrorRequest {
     pub mirrors: PathBuf,
     /// Packages downloaded before; may be removed at any time.
     pub cache: PathBuf,
+    /// Where the package cache of this host keeps its files.
+    pub cache_files: Option<PathBuf>,
     /// Our key for archives.
     pub key: PathBuf,
 }
@@ -159,7 +161,8 @@ impl Archives {
             }
         };
         let sources = sources::through(sources, &request.through);
-        let apt = Apt::new(&work.path().join("apt"), &request.cache.join("pool"), &sources)?;
+        let apt = Apt::new(&work.path().join("apt"), &request.cache.join("pool"), &sources)?
+            .sharing(apt::shared(&request.through, request.cache_files.as_deref()));
         apt.update(progress)?;
         let mut from = Vec::new();
         for source in &sources {

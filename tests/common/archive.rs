@@ -40,7 +40,7 @@ pub struct Archive {
     pub served: Arc<Served>,
     debs: String,
     udebs: String,
-    _runtime: tokio::runtime::Runtime,
+    runtime: Option<tokio::runtime::Runtime>,
 }
 
 async fn file(State(s): State<Arc<Served>>, At(path): At<String>) -> impl IntoResponse {
@@ -70,7 +70,7 @@ impl Archive {
         let routes = Router::new().route("/debian/{*path}", get(file)).with_state(served.clone());
         runtime.spawn(async move { axum::serve(listener, routes).await });
         let (debs, udebs) = (String::new(), String::new());
-        Self { dir, uri, served, debs, udebs, _runtime: runtime }
+        Self { dir, uri, served, debs, udebs, runtime: Some(runtime) }
     }
 
     /// With the installer of one kernel and what a mirror takes.
@@ -251,6 +251,13 @@ impl Archive {
     /// Whether the archive has this path.
     pub fn has(&self, path: &str) -> bool {
         self.dir.path().join(path).exists()
+    }
+}
+
+impl Drop for Archive {
+    /// Also from a thread of another runtime, which may not wait.
+    fn drop(&mut self) {
+        self.runtime.take().map(tokio::runtime::Runtime::shutdown_background);
     }
 }
 

@@ -10,7 +10,7 @@ use super::repack::{Bench, Made};
 use super::suite::{self, OWN_KEY};
 use crate::archive::deb::{self, Entry};
 use crate::archive::{Index, Package, SigningKey};
-use crate::image::apt::Apt;
+use crate::image::apt::{self, Apt};
 use crate::image::build::{BuildError, Progress, release_date, write};
 use crate::image::catalogue::{Catalogue, Image};
 use crate::image::description::{
@@ -40,6 +40,8 @@ pub struct AddRequest {
     pub images: PathBuf,
     /// Packages downloaded before; may be removed at any time.
     pub cache: PathBuf,
+    /// Where the package cache of this host keeps its files.
+    pub cache_files: Option<PathBuf>,
     /// Our key for archives; made if there is none.
     pub key: PathBuf,
     /// Whether missing components are made from ordinary packages.
@@ -62,14 +64,12 @@ pub fn add_installer(
     let (source, origin) = source(request, recipe)?;
 
     progress.step("index of the archive");
-    let apt = Apt::new(
-        &work.path().join("apt"),
-        &request.cache.join("pool"),
-        &[Source {
-            components: vec!["main".to_owned(), "main/debian-installer".to_owned()],
-            ..source.clone()
-        }],
-    )?;
+    let listed = Source {
+        components: vec!["main".to_owned(), "main/debian-installer".to_owned()],
+        ..source.clone()
+    };
+    let apt = Apt::new(&work.path().join("apt"), &request.cache.join("pool"), &[listed])?
+        .sharing(apt::shared(&request.through, request.cache_files.as_deref()));
     apt.update(progress)?;
     let lists = Lists::read(&apt, recipe)?;
 
