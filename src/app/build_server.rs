@@ -176,6 +176,7 @@ async fn serve(
             // Beside the images, so that a new state does not download all again.
             cache: config.images_dir.join(".cache"),
             through: packages::through(&config),
+            cache_files: packages::files(&config),
             key: config.state_dir.join("archive.key"),
             profiles: Profiles::open(&config.profiles_dir),
             turn: Default::default(),
@@ -186,6 +187,7 @@ async fn serve(
             profiles: Profiles::open(&config.profiles_dir),
             through: packages::through(&config),
             cache: config.images_dir.join(".cache"),
+            cache_files: packages::files(&config),
             key: config.state_dir.join("archive.key"),
             turn: Default::default(),
         }),

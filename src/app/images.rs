@@ -19,6 +19,8 @@ pub struct HostBuilder {
     pub cache: PathBuf,
     /// Archives that come through our cache.
     pub through: Vec<(String, String)>,
+    /// Where the package cache keeps its files.
+    pub cache_files: Option<PathBuf>,
     /// Our key for package archives.
     pub key: PathBuf,
     /// Profiles.
@@ -99,10 +101,11 @@ impl ImageBuilder for HostBuilder {
         let request = AddRequest {
             name,
             release: add.release.to_string(),
-            mirror: None,
+            sources: None,
             through: self.through.clone(),
             images: self.images.clone(),
             cache: self.cache.clone(),
+            cache_files: self.cache_files.clone(),
             key: self.key.clone(),
             repack: add.repack,
         };

@@ -25,6 +25,8 @@ pub struct HostKeeper {
     pub through: Vec<(String, String)>,
     /// Kept between builds: packages.
     pub cache: PathBuf,
+    /// Where the package cache keeps its files.
+    pub cache_files: Option<PathBuf>,
     /// Our key for package archives.
     pub key: PathBuf,
     /// One at a time.
@@ -50,10 +52,11 @@ impl MirrorKeeper for HostKeeper {
             image,
             profile: profile.map(|p| (p.name, p.digest)),
             packages,
-            mirror: None,
+            sources: None,
             through: self.through.clone(),
             mirrors: self.shelf.dir().to_owned(),
             cache: self.cache.clone(),
+            cache_files: self.cache_files.clone(),
             key: self.key.clone(),
         };
         let work = move || {

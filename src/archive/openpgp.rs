@@ -211,3 +211,25 @@ pub fn verify(body: &[u8], kind: u8, content: &[u8], public: &[u8; 32]) -> bool 
     let key = ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, public);
     right && key.verify(&digest(content, head), &signed).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// A file that somebody carries in may hold anything.
+        #[test]
+        fn no_bytes_are_too_strange(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            for tag in [2, 6] {
+                let whole = packet(tag, &bytes);
+                prop_assert_eq!(find(&whole, tag), Some(&bytes[..]));
+                let _ = find(&bytes, tag);
+            }
+            let _ = public_of(&bytes);
+            prop_assert!(!verify(&bytes, BINARY, b"content", &[7; 32]));
+            let text = armor("SIGNATURE", &bytes);
+            prop_assert_eq!(dearmor(&text), Some(bytes));
+        }
+    }
+}

@@ -20,6 +20,17 @@ pub struct Apt {
     root: PathBuf,
     /// Packages by digest, kept between runs.
     pool: PathBuf,
+    /// Where files of an archive are that came through the package cache:
+    /// address of the archive there, directory.
+    shared: Vec<(String, PathBuf)>,
+}
+
+/// The directories of archives in the package cache: `through` says how they
+/// are called there, `files` is where it keeps them.
+pub fn shared(through: &[(String, String)], files: Option<&Path>) -> Vec<(String, PathBuf)> {
+    let Some(files) = files else { return Vec::new() };
+    let named = |here: &String| Some((here.clone(), files.join(here.rsplit('/').next()?)));
+    through.iter().filter_map(|(_, here)| named(here)).collect()
 }
 
 impl Apt {
@@ -39,7 +50,29 @@ impl Apt {
         let lines: Vec<String> = sources.iter().map(Source::line).collect();
         write("sources.list", &lines.join("\n"))?;
         write("apt.conf", &configuration(root)?)?;
-        Ok(Self { root: root.to_owned(), pool: pool.to_owned() })
+        Ok(Self { root: root.to_owned(), pool: pool.to_owned(), shared: Vec::new() })
+    }
+
+    /// Files that the package cache has are linked and not kept twice.
+    pub fn sharing(mut self, shared: Vec<(String, PathBuf)>) -> Self {
+        self.shared = shared;
+        self
+    }
+
+    /// Links what the package cache has of this package to its place in the
+    /// pool. On another file system, or none: it stays as it is.
+    fn share(&self, uri: &str, p: &Package) {
+        let Some((_, dir)) = self.shared.iter().find(|(at, _)| at == uri) else { return };
+        let new = self.pool.join(format!(".{}", p.sha256.to_hex()));
+        let _ = fs::remove_file(&new);
+        let theirs = dir.join(&p.filename);
+        let good =
+            |path: &Path| file_entry(path).is_ok_and(|e| e.sha256 == p.sha256 && e.size == p.size);
+        if good(&theirs) && fs::hard_link(&theirs, &new).is_ok() {
+            // Of the same content, whatever was there.
+            let _ = fs::rename(&new, self.path(p));
+        }
+        let _ = fs::remove_file(&new);
     }
 
     /// A command of apt's that works in this place.
@@ -101,8 +134,11 @@ impl Apt {
         for some in packages.chunks(AT_ONCE) {
             progress.bytes(done, total);
             let absent: Vec<&&Package> = some.iter().filter(|p| !self.has(p)).collect();
+            absent.iter().for_each(|p| self.share(uri, p));
+            let absent: Vec<&&Package> = absent.into_iter().filter(|p| !self.has(p)).collect();
             if !absent.is_empty() {
                 self.download(uri, &absent, progress)?;
+                absent.iter().for_each(|p| self.share(uri, p));
             }
             missing.extend(absent.into_iter().filter(|p| !self.has(p)));
             done += some.iter().map(|p| p.size).sum::<u64>();

@@ -9,7 +9,7 @@ use super::shelf::{DESCRIPTION, KEY, Mirror, Mirrors, SIGNATURE};
 use super::{MirrorError, plain};
 use crate::archive::suite::Suite;
 use crate::archive::{Index, Package, SigningKey};
-use crate::image::apt::Apt;
+use crate::image::apt::{self, Apt};
 use crate::image::description::Method;
 use crate::image::publish::{self, Workplace, file_entry};
 use crate::image::recipe::{self, Recipe};
@@ -33,14 +33,16 @@ pub struct MirrorRequest {
     /// Packages that the profile and the site ask for; `?` behind one that may
     /// be missing.
     pub packages: Vec<String>,
-    /// An archive configured by hand; else the host's own apt configuration.
-    pub mirror: Option<String>,
+    /// Archives; else those of the host's own apt configuration.
+    pub sources: Option<Vec<Source>>,
     /// Archives that are fetched through another address: theirs, that one.
     pub through: Vec<(String, String)>,
     /// Where mirrors are.
     pub mirrors: PathBuf,
     /// Packages downloaded before; may be removed at any time.
     pub cache: PathBuf,
+    /// Where the package cache of this host keeps its files.
+    pub cache_files: Option<PathBuf>,
     /// Our key for archives.
     pub key: PathBuf,
 }
@@ -152,14 +154,15 @@ impl Archives {
         work: &Workplace,
         progress: &mut dyn Progress,
     ) -> Result<Self, MirrorError> {
-        let sources = match &request.mirror {
-            Some(uri) => sources::from_mirror(uri, recipe.suite, &["main".to_owned()]),
+        let sources = match &request.sources {
+            Some(own) => own.clone(),
             None => {
                 sources::for_suite(Path::new("/etc/apt"), recipe.suite).map_err(BuildError::from)?
             }
         };
         let sources = sources::through(sources, &request.through);
-        let apt = Apt::new(&work.path().join("apt"), &request.cache.join("pool"), &sources)?;
+        let apt = Apt::new(&work.path().join("apt"), &request.cache.join("pool"), &sources)?
+            .sharing(apt::shared(&request.through, request.cache_files.as_deref()));
         apt.update(progress)?;
         let mut from = Vec::new();
         for source in &sources {

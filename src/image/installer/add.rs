@@ -10,7 +10,7 @@ use super::repack::{Bench, Made};
 use super::suite::{self, OWN_KEY};
 use crate::archive::deb::{self, Entry};
 use crate::archive::{Index, Package, SigningKey};
-use crate::image::apt::Apt;
+use crate::image::apt::{self, Apt};
 use crate::image::build::{BuildError, Progress, release_date, write};
 use crate::image::catalogue::{Catalogue, Image};
 use crate::image::description::{
@@ -32,14 +32,16 @@ pub struct AddRequest {
     pub name: Name,
     /// Release, such as `debian-13`; see [`recipe::RECIPES`].
     pub release: String,
-    /// An archive configured by hand; else the host's own apt configuration.
-    pub mirror: Option<String>,
+    /// Archives; else those of the host's own apt configuration.
+    pub sources: Option<Vec<Source>>,
     /// Archives that are fetched through another address: theirs, that one.
     pub through: Vec<(String, String)>,
     /// The catalogue's directory.
     pub images: PathBuf,
     /// Packages downloaded before; may be removed at any time.
     pub cache: PathBuf,
+    /// Where the package cache of this host keeps its files.
+    pub cache_files: Option<PathBuf>,
     /// Our key for archives; made if there is none.
     pub key: PathBuf,
     /// Whether missing components are made from ordinary packages.
@@ -70,14 +72,12 @@ pub fn add_installer(
     let (source, origin) = source(request, recipe)?;
 
     progress.step("index of the archive");
-    let apt = Apt::new(
-        &work.path().join("apt"),
-        &request.cache.join("pool"),
-        &[Source {
-            components: vec!["main".to_owned(), "main/debian-installer".to_owned()],
-            ..source.clone()
-        }],
-    )?;
+    let listed = Source {
+        components: vec!["main".to_owned(), "main/debian-installer".to_owned()],
+        ..source.clone()
+    };
+    let apt = Apt::new(&work.path().join("apt"), &request.cache.join("pool"), &[listed])?
+        .sharing(apt::shared(&request.through, request.cache_files.as_deref()));
     apt.update(progress)?;
     let lists = Lists::read(&apt, recipe)?;
 
@@ -177,9 +177,8 @@ fn not_another_kind(request: &AddRequest) -> Result<(), BuildError> {
 
 /// The archive and suite, and what our cache calls the archive.
 fn source(request: &AddRequest, recipe: &Recipe) -> Result<(Source, Option<String>), BuildError> {
-    let main = vec!["main".to_owned()];
-    let all = match &request.mirror {
-        Some(uri) => sources::from_mirror(uri, recipe.suite, &main),
+    let all = match &request.sources {
+        Some(own) => own.clone(),
         None => sources::for_suite(Path::new("/etc/apt"), recipe.suite)?,
     };
     let found = all.into_iter().find(|s| s.suite == recipe.suite);
