@@ -63,3 +63,24 @@ fn a_bios_and_a_uefi_machine_are_installed_by_preseed_with_docker() {
     is_right(&rack, "node01", "bios");
     is_right(&rack, "node02", "uefi");
 }
+
+/// M19: a site's own file that names no mirror, so that the installer asks.
+#[test]
+fn an_installer_that_stops_at_a_question_is_failed_with_the_questions_name() {
+    let rack = Rack::with_uplink("e2eask", &[Bios], &image_cache(), LONG);
+    have_image(&rack);
+    let own = rack.lab.dir.join("state/pxe");
+    std::fs::create_dir_all(&own).unwrap();
+    std::fs::write(own.join("mirror.cfg"), "d-i mirror/country string manual\n").unwrap();
+    let id = install(&rack, "node01", "base");
+    let b = rack.wait_end(&id, 900);
+    assert_eq!(b["outcome"], "failed", "{}", rack.story(&id));
+    let why = b["reason"].as_str().unwrap();
+    assert!(why.contains("stopped at a question that nobody answered: mirror/"), "{why}");
+    let said = rack.ok(&["explain", "node01"]);
+    assert!(said.contains("install.question"), "{said}");
+    // The log is the build's, and has no secret in it.
+    let log = rack.ok(&["builds", "--build", &id, "--log"]);
+    assert!(log.contains("Menu item 'choose-mirror' selected"), "{log}");
+    assert!(log.contains("provision/token ***") && !log.contains(&format!("{id}.")), "a token");
+}
