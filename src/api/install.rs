@@ -98,7 +98,7 @@ async fn order(
         profile_digest: profile.digest,
         baked: baked.is_some(),
         config_commit,
-        templates: ["install.ipxe", "local.ipxe", "pxelinux.cfg"]
+        templates: ["install.ipxe", "local.ipxe", "pxelinux.cfg", "grub.cfg"]
             .into_iter()
             .filter_map(|t| Some((t.to_owned(), ctx.scripts.digest(t)?)))
             .collect::<BTreeMap<_, _>>(),

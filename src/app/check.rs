@@ -72,7 +72,11 @@ pub fn check(c: &Config) -> Result<()> {
     faults.extend(preseeds.lint().into_iter().map(|f| f.to_string()));
     let files = BootFiles::new(c.loaders_dir.clone(), scripts, Arc::new(NoNodes));
     for m in files.missing() {
-        faults.push(format!("loader {m} is not there: apt install ipxe"));
+        if m.is_grave(c.uefi_loader) {
+            faults.push(m.to_string());
+        } else {
+            println!("note       {m}");
+        }
     }
     if !c.install.agent.is_file() {
         faults.push(format!("the agent {} is not there", c.install.agent.display()));

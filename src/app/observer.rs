@@ -8,7 +8,7 @@
 
 use super::oui;
 use crate::api::Discovered;
-use crate::lifecycle::{Input, LifeError, Rack};
+use crate::lifecycle::{Input, LifeError, NextLoader, Rack};
 use crate::model::{BuildId, ClientHints, Firmware, Mac, NewEvent, NodeName, Outcome, Time};
 use crate::netboot::Fetch;
 use crate::store::{Batch, Expect, StoreError, kind};
@@ -33,6 +33,8 @@ pub enum Seen {
     Tftp(tftp::Sighting),
     /// HTTP and loaders.
     Fetch(NodeName, Fetch),
+    /// Firmware that did not start this loader, and what it is given next.
+    Refused(NodeName, &'static str, NextLoader),
     /// A rendered text: build, file, text.
     Rendered(BuildId, String, String),
 }
@@ -157,6 +159,9 @@ impl Recorder {
                 None => Meaning { event: self.stranger(&s, now, batch), inputs: Vec::new() },
             },
             Seen::Tftp(s) => self.tftp(s, now),
+            Seen::Refused(node, loader, next) => {
+                Meaning { event: None, inputs: vec![(node, Input::LoaderRefused { loader, next })] }
+            }
             Seen::Fetch(node, fetch) => self.fetch(node, fetch, now),
             Seen::Rendered(build, file, text) => {
                 let key = format!("{build}/{now}/{file}");
@@ -240,6 +245,8 @@ impl Recorder {
             K::Dropped => ("tftp.dropped", Outcome::Failed, None),
             K::Failed(w) => ("tftp.failed", Outcome::Failed, Some(w)),
         };
+        // GRUB fetches these by TFTP when it came by TFTP itself.
+        let own = s.path.strip_prefix("boot/").and_then(|r| Some(r.split_once('/')?.1.to_owned()));
         let mut e = NewEvent::new(now, &format!("node:{node}"), word, outcome)
             .node(&node)
             .with("file", s.path)
@@ -248,7 +255,9 @@ impl Recorder {
         if let Some(w) = why {
             e = e.with("reason", w);
         }
-        Meaning { event: Some(e), inputs: Vec::new() }
+        let input = own.filter(|_| word == "tftp.done").and_then(|f| sent(&f));
+        let inputs = input.map(|i| (node, i)).into_iter().collect();
+        Meaning { event: Some(e), inputs }
     }
 
     fn fetch(&self, node: NodeName, fetch: Fetch, now: Time) -> Meaning {
@@ -260,12 +269,15 @@ impl Recorder {
         let (event, input) = match fetch {
             Fetch::Loader(file) => (e("boot.loader").with("file", file), Some(Input::LoaderAsked)),
             Fetch::Script => (e("http.script"), Some(Input::ScriptAsked)),
+            Fetch::Failed => {
+                let ev = e("boot.failed").with("reason", "GRUB could not start the kernel");
+                (NewEvent { outcome: Outcome::Failed, ..ev }, Some(Input::KernelRefused))
+            }
             Fetch::File { name, bytes, millis, whole } => {
-                // The script asks for the image's ramdisk last.
-                let last = whole && name == "ramdisk";
+                let input = sent(&name).filter(|_| whole);
                 let ev = e("http.file").with("file", name).with("bytes", bytes).with("ms", millis);
                 let ev = if whole { ev } else { NewEvent { outcome: Outcome::Failed, ..ev } };
-                (ev, last.then_some(Input::KernelFetched))
+                (ev, input)
             }
         };
         let inputs = input.map(|i| (node, i)).into_iter().collect();
@@ -310,6 +322,16 @@ impl Recorder {
                 .with("vendor", &d.vendor)
                 .with("client", client(&s.hints))
         })
+    }
+}
+
+/// What it means that a file of the build went out whole. The image's ramdisk
+/// is asked for last.
+fn sent(file: &str) -> Option<Input> {
+    match file {
+        "kernel" => Some(Input::KernelSent),
+        "ramdisk" => Some(Input::KernelFetched),
+        _ => None,
     }
 }
 

@@ -100,9 +100,17 @@ fn hint(b: &Build, events: &[Event]) -> Option<&'static str> {
             "Offers were sent and none was taken: look for another DHCP server, or a switch that \
              drops broadcasts.",
         ),
+        Phase::Loader if count("boot.refused") > 0 => Some(
+            "The firmware did not run the unsigned loader: Secure Boot is probably on, and the \
+             node is offered the signed shim and GRUB now.",
+        ),
         Phase::Loader if count("tftp.done") > 0 => Some(
             "The loader was fetched and has not asked for its script: it may not run on this \
              firmware (Secure Boot?), or lost the link.",
+        ),
+        Phase::Kernel if count("http.file") + count("tftp.done") > 0 => Some(
+            "Look at the console for what the loader says; under Secure Boot GRUB refuses a kernel \
+             that is not signed.",
         ),
         Phase::Installer => Some(
             "Kernel and ramdisk were fetched: look at the console for a kernel panic or a missing \

@@ -7,6 +7,7 @@
 //! was down missed some): a later phase is always entered from any earlier
 //! one, and an earlier one is never gone back to, except by a new attempt.
 
+use super::refused::{NextLoader, never_ran};
 use crate::config::Deadlines;
 use crate::model::plan::{FailureReport, InstalledReport, PhaseReport, VerifiedReport};
 use crate::model::{
@@ -34,6 +35,17 @@ pub enum Input {
     LoaderAsked,
     /// The loader has asked for its script.
     ScriptAsked,
+    /// The firmware fetched this loader whole and began anew.
+    LoaderRefused {
+        /// The loader's file.
+        loader: &'static str,
+        /// What the node is given instead.
+        next: NextLoader,
+    },
+    /// The kernel went out whole.
+    KernelSent,
+    /// The loader says that it could not start the kernel.
+    KernelRefused,
     /// The last file of kernel and ramdisk went out whole.
     KernelFetched,
     /// The agent has sent its facts.
@@ -108,10 +120,10 @@ pub fn step(build: &mut Build, input: Input, limits: &Deadlines, now: Time) -> V
     m.out
 }
 
-struct Machine<'a> {
-    build: &'a mut Build,
-    limits: &'a Deadlines,
-    now: Time,
+pub(super) struct Machine<'a> {
+    pub(super) build: &'a mut Build,
+    pub(super) limits: &'a Deadlines,
+    pub(super) now: Time,
     out: Vec<Effect>,
 }
 
@@ -140,6 +152,9 @@ impl Machine<'_> {
             Input::Dhcp(kind, seen) => self.dhcp(kind, seen),
             Input::LoaderAsked => self.enter_from(Phase::Loader, Phase::Dhcp),
             Input::ScriptAsked => self.enter_from(Phase::Kernel, Phase::Loader),
+            Input::LoaderRefused { loader, next } => self.loader_refused(loader, next),
+            Input::KernelSent => self.note_kernel_sent(),
+            Input::KernelRefused => self.kernel_refused(),
             Input::KernelFetched => self.enter_from(Phase::Installer, Phase::Kernel),
             Input::FactsSeen => self.enter_from(Phase::Installer, Phase::Kernel),
             Input::Reported(r) => self.reported(r),
@@ -257,10 +272,13 @@ impl Machine<'_> {
     fn overdue(&mut self) {
         let phase = self.build.phase;
         let limit = self.limits.of(phase).as_secs();
+        if self.kernel_sent() {
+            return self.retry(never_ran(limit));
+        }
         self.retry(format!("waited {limit} s for {}", waits_for(phase)));
     }
 
-    fn retry(&mut self, reason: String) {
+    pub(super) fn retry(&mut self, reason: String) {
         let (attempt, of) = (self.build.attempt, self.limits.attempts);
         if !may_retry(self.build.phase) || attempt >= of {
             let tries = if attempt > 1 { format!(", {attempt} times") } else { String::new() };
@@ -275,7 +293,7 @@ impl Machine<'_> {
         self.out.push(Effect::ArmAndPower);
     }
 
-    fn fail(&mut self, reason: String) {
+    pub(super) fn fail(&mut self, reason: String) {
         self.close(Some(reason.clone()));
         self.end(BuildOutcome::Failed, reason);
     }
@@ -308,7 +326,7 @@ impl Machine<'_> {
     }
 
     /// Enters `to` when now in `from` or earlier.
-    fn enter_from(&mut self, to: Phase, from: Phase) {
+    pub(super) fn enter_from(&mut self, to: Phase, from: Phase) {
         if self.build.phase <= from {
             self.enter(to);
         }
@@ -342,7 +360,12 @@ impl Machine<'_> {
         }
     }
 
-    fn log(&mut self, action: &str, outcome: Outcome, more: impl FnOnce(NewEvent) -> NewEvent) {
+    pub(super) fn log(
+        &mut self,
+        action: &str,
+        outcome: Outcome,
+        more: impl FnOnce(NewEvent) -> NewEvent,
+    ) {
         let e = NewEvent::new(self.now, &self.build.actor, action, outcome)
             .node(&self.build.node)
             .with("build", &self.build.id)

@@ -1,7 +1,8 @@
 //! What a node gets at each step of its boot.
 //!
-//! `decide` is pure: from what the firmware says of itself and whether the
-//! node is being installed, to a boot file. `script` renders the templates of
+//! `decide` is pure: from what the firmware says of itself, the node's label
+//! and what was seen of it, to a boot file. `refusal` is pure as well: when a
+//! firmware has refused an unsigned loader. `script` renders the templates of
 //! `pxe/`. `files` are the files themselves: loaders by TFTP and HTTP, kernel,
 //! ramdisk and agent for the node's own build. `http` is the boot network's
 //! HTTP server for them, with Range, ETag and no buffering. `ra` spares iPXE
@@ -15,6 +16,7 @@ pub mod decide;
 pub mod files;
 pub mod http;
 pub mod ra;
+pub mod refusal;
 pub mod script;
 
 use crate::model::{Arch, BuildId, Firmware, Mac, Name, NodeName, Secret};
@@ -51,8 +53,8 @@ pub struct BootNode {
     pub firmware: Firmware,
     /// Processor.
     pub arch: Arch,
-    /// Use pxelinux instead of iPXE on BIOS (label `loader=pxelinux`).
-    pub pxelinux: bool,
+    /// What decides over its loader, beside the firmware.
+    pub choice: decide::Choice,
     /// What to install; `None`: boot the disk.
     pub installing: Option<Installing>,
 }
@@ -62,11 +64,13 @@ pub struct BootNode {
 pub enum Fetch {
     /// A loader, begun.
     Loader(String),
-    /// The script or pxelinux configuration.
+    /// The script, or the configuration of pxelinux or GRUB.
     Script,
+    /// GRUB could not start what it was told to.
+    Failed,
     /// One of the installer's files; `whole` when its last byte went out.
     File {
-        /// `kernel`, `ramdisk` or `agent`.
+        /// `kernel`, `ramdisk`, `agent` or a loader's.
         name: String,
         /// Bytes sent.
         bytes: u64,

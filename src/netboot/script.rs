@@ -1,4 +1,5 @@
-//! The texts a loader asks for: iPXE scripts and pxelinux configuration.
+//! The texts a loader asks for: iPXE scripts, and configuration for pxelinux
+//! and GRUB.
 
 use super::decide::Server;
 use super::{BootNode, Installing};
@@ -13,6 +14,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("install.ipxe", include_str!("../../pxe/install.ipxe")),
     ("local.ipxe", include_str!("../../pxe/local.ipxe")),
     ("pxelinux.cfg", include_str!("../../pxe/pxelinux.cfg")),
+    ("grub.cfg", include_str!("../../pxe/grub.cfg")),
 ];
 
 /// Renders them for one link.
@@ -41,6 +43,11 @@ impl Scripts {
         self.templates.render("pxelinux.cfg", &self.values(node))
     }
 
+    /// The GRUB configuration for `node` as it now is.
+    pub fn grub(&self, node: &BootNode) -> Result<Rendered, TemplateError> {
+        self.templates.render("grub.cfg", &self.values(node))
+    }
+
     /// All templates with example values: what is wrong with them.
     pub fn lint(&self) -> Vec<TemplateError> {
         match example() {
@@ -55,13 +62,16 @@ impl Scripts {
     }
 
     fn values(&self, node: &BootNode) -> serde_json::Value {
-        let base = format!("{}/boot/{}", self.server.base(), node.mac.hyphenated());
+        // Without a server, for a loader that fetches from where it came.
+        let path = format!("/boot/{}", node.mac.hyphenated());
+        let base = format!("{}{path}", self.server.base());
         let (image, build, args) = match &node.installing {
             Some(i) => (i.image.to_string(), i.build.to_string(), self.kernel_args(node, i)),
             None => Default::default(),
         };
         json!({
             "node": node.name, "mac": node.mac, "address": node.address, "base": base,
+            "path": path,
             "installing": node.installing.is_some(), "image": image, "build": build, "args": args,
         })
     }
@@ -92,7 +102,7 @@ fn example() -> Option<BootNode> {
         address: [192, 0, 2, 1].into(),
         firmware: Firmware::Auto,
         arch: Default::default(),
-        pxelinux: false,
+        choice: Default::default(),
         installing: Some(Installing {
             build: crate::model::BuildId::generate(),
             image: "debian-12".parse().ok()?,
@@ -125,6 +135,9 @@ mod tests {
         ));
         assert!(text.contains("provision.ip=192.0.2.1/24 provision.token=example"));
         assert!(s.pxelinux(&node).unwrap().text.contains("INITRD http://"));
+        let grub = s.grub(&node).unwrap().text;
+        let linux = "if linux /boot/52-54-00-00-00-01/kernel console=ttyS0 provision.server=";
+        assert!(grub.contains(linux) && grub.contains("provision.token=example ; then"), "{grub}");
         node.address = [10, 8, 7, 1].into();
         let text = s.ipxe(&node).unwrap().text;
         assert!(text.contains("provision.ip=10.8.7.1/16 provision.gw=10.8.0.1 "), "{text}");
@@ -132,5 +145,7 @@ mod tests {
         let text = s.ipxe(&node).unwrap().text;
         assert!(text.contains("sanboot") && !text.contains("kernel "));
         assert!(s.pxelinux(&node).unwrap().text.contains("LOCALBOOT"));
+        let grub = s.grub(&node).unwrap().text;
+        assert!(grub.contains("chainloader") && !grub.contains("linux /boot"), "{grub}");
     }
 }
