@@ -10,6 +10,7 @@ use crate::model::{
 };
 use crate::netboot::decide::{Choice, Server, boot_file};
 use crate::netboot::files::find;
+use crate::netboot::grub::Grubs;
 use crate::netboot::refusal::{Sign, Watch};
 use crate::netboot::{BootNode, Boots, Fetch, Installing};
 use crate::tftp;
@@ -28,6 +29,8 @@ pub struct RackView {
     pub key: Arc<MasterKey>,
     /// Where sightings go.
     pub observer: Observer,
+    /// What the signed GRUBs here can do.
+    pub grubs: Grubs,
     /// Which firmware does not start what it fetches.
     pub refusals: Refusals,
 }
@@ -39,7 +42,7 @@ impl RackView {
     }
 
     fn boot_node(&self, n: &Node, mac: Mac) -> BootNode {
-        BootNode {
+        let mut node = BootNode {
             name: n.spec.name.clone(),
             mac,
             address: n.spec.address,
@@ -49,9 +52,13 @@ impl RackView {
                 label: n.loader(),
                 uefi: self.config.uefi_loader,
                 secure_boot: n.status.secure_boot,
+                grub_http: false,
             },
             installing: self.installing(&n.spec.name),
-        }
+        };
+        let grub = find(&self.config.loaders_dir, Some(&node), "grubx64.efi");
+        node.choice.grub_http = grub.is_some_and(|g| self.grubs.speaks_http(&g));
+        node
     }
 
     /// Only a build that has not written its disk boots the installer.
@@ -118,6 +125,9 @@ impl RackView {
             node.choice.secure_boot = Some(true);
         }
         let next = match (may, here) {
+            (true, true) if hints.kind == ClientKind::HttpBoot && !node.choice.grub_http => {
+                NextLoader::Restart
+            }
             (true, true) => NextLoader::Signed,
             (true, false) => NextLoader::Missing,
             (false, _) => NextLoader::Forbidden,

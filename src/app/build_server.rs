@@ -94,6 +94,7 @@ async fn serve(
         config: config.clone(),
         key: key.clone(),
         observer: observer.clone(),
+        grubs: Default::default(),
         refusals: Default::default(),
     });
     let net = &config.network;

@@ -78,6 +78,16 @@ pub fn check(c: &Config) -> Result<()> {
             println!("note       {m}");
         }
     }
+    if let Some(f) = files.loader("grubx64.efi", None)
+        && !crate::netboot::grub::speaks_http(&f)
+    {
+        println!(
+            "note       {} has no HTTP built in: nodes that boot by HTTP under Secure Boot need \
+             Debian 13's, as grubx64.efi in {}, or an image of Debian 13",
+            f.display(),
+            c.loaders_dir.display()
+        );
+    }
     if !c.install.agent.is_file() {
         faults.push(format!("the agent {} is not there", c.install.agent.display()));
     }

@@ -9,7 +9,9 @@
 use super::oui;
 use crate::api::Discovered;
 use crate::lifecycle::{Input, LifeError, NextLoader, Rack};
-use crate::model::{BuildId, ClientHints, Firmware, Mac, NewEvent, NodeName, Outcome, Time};
+use crate::model::{
+    BuildId, ClientHints, ClientKind, Firmware, Mac, NewEvent, NodeName, Outcome, Time,
+};
 use crate::netboot::Fetch;
 use crate::store::{Batch, Expect, StoreError, kind};
 use crate::{dhcp, tftp};
@@ -212,6 +214,9 @@ impl Recorder {
         }
         if let Some(f) = &s.boot_file {
             e = e.with("boot_file", f);
+        }
+        if s.hints.kind == ClientKind::HttpBoot && s.boot_file.is_none() && outcome == Outcome::Ok {
+            e = e.with("reason", crate::lifecycle::explain::NO_HTTP);
         }
         // In proxy mode an operating system is not answered, and tells as much.
         let answered = matches!(

@@ -9,6 +9,9 @@ use crate::model::{Outcome, Phase};
 pub enum NextLoader {
     /// Signed shim and GRUB.
     Signed,
+    /// The same, from a new start of the machine: it has gone on to HTTP boot,
+    /// which the signed GRUB here cannot do.
+    Restart,
     /// Those would be next, and are not installed here.
     Missing,
     /// The node's label says iPXE.
@@ -40,6 +43,9 @@ impl Machine<'_> {
         );
         let why = match next {
             NextLoader::Signed => format!("{seen}: it is given the signed shim and GRUB now"),
+            NextLoader::Restart => format!(
+                "{seen}: the machine is started once more, for the signed shim and GRUB by TFTP"
+            ),
             NextLoader::Missing => format!(
                 "{seen}; the signed shim and GRUB are not here: apt install shim-signed \
                  grub-efi-amd64-signed"

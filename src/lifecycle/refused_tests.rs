@@ -77,9 +77,11 @@ fn a_refused_loader_is_said_and_the_signed_one_gets_the_phase_s_whole_time() {
 
 #[test]
 fn without_a_signed_loader_the_attempt_ends_with_what_to_install() {
-    for (next, word) in
-        [(NextLoader::Missing, "apt install shim-signed"), (NextLoader::Forbidden, "loader=ipxe")]
-    {
+    for (next, word) in [
+        (NextLoader::Missing, "apt install shim-signed"),
+        (NextLoader::Forbidden, "loader=ipxe"),
+        (NextLoader::Restart, "started once more"),
+    ] {
         let mut b = build();
         let out = take(&mut b, refused(next), 5);
         assert!(out.contains(&Effect::ArmAndPower));

@@ -40,6 +40,8 @@ pub struct Choice {
     pub uefi: Loader,
     /// Whether the node's firmware starts signed loaders only, if known.
     pub secure_boot: Option<bool>,
+    /// Whether the signed GRUB it would get can fetch by HTTP.
+    pub grub_http: bool,
 }
 
 /// The chain for firmware of this kind: the label where it fits the firmware,
@@ -91,7 +93,13 @@ pub fn boot_file(node: &BootNode, hints: &ClientHints, server: Server) -> Option
         }
         ClientKind::HttpBoot => {
             let arch = hints.arch.unwrap_or(ClientArch::UefiX64Http);
-            let name = loader(arch, chain(arch, node.choice))?;
+            let chain = chain(arch, node.choice);
+            // GRUB fetches from where it came; one without HTTP would stand
+            // at its prompt. Without an offer the firmware goes on.
+            if chain == Chain::Signed && !node.choice.grub_http {
+                return None;
+            }
+            let name = loader(arch, chain)?;
             file(format!("{}/boot/loader/{name}", server.base()), Some("HTTPClient"))
         }
     }
@@ -188,10 +196,14 @@ mod tests {
             (auto, grub, None, Pxe, 0, "undionly.kpxe"),
             (ipxe, grub, Some(true), Pxe, 7, "snponly.efi"),
         ] {
-            let node = BootNode { choice: Choice { label, uefi, secure_boot }, ..node() };
+            let node =
+                BootNode { choice: Choice { label, uefi, secure_boot, grub_http: true }, ..node() };
             let got = boot_file(&node, &hints(kind, Some(arch)), s).map(|b| b.file);
             let case = format!("{label:?} {uefi:?} {secure_boot:?} {kind:?} {arch}");
             assert_eq!(got.as_deref(), Some(want), "{case}");
         }
+        let choice = Choice { label: grub, ..Choice::default() };
+        let node = BootNode { choice, ..node() };
+        assert_eq!(boot_file(&node, &hints(HttpBoot, Some(16)), s), None, "GRUB has no HTTP");
     }
 }

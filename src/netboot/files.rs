@@ -95,16 +95,15 @@ impl std::fmt::Display for Missing {
 }
 
 /// Where a loader is, if its name is one that is served and it is there: the
-/// image's own goes before the configured directory, and that before the
-/// host's packages.
+/// configured directory goes before the files of the image that the node is
+/// given, and those before the host's packages.
 pub fn find(loaders_dir: &Path, node: Option<&BootNode>, name: &str) -> Option<PathBuf> {
     let l = LOADERS.iter().find(|l| l.name == name)?;
+    // A shim knows the keys of its own distribution's kernels.
     let image = node.and_then(|n| n.installing.as_ref()?.kernel.parent());
     let own = image.map(|dir| dir.join(l.name));
-    [own, Some(loaders_dir.join(l.name)), Some(l.at.into())]
-        .into_iter()
-        .flatten()
-        .find(|p| p.is_file())
+    let all = [Some(loaders_dir.join(l.name)), own, Some(l.at.into())];
+    all.into_iter().flatten().find(|p| p.is_file())
 }
 
 /// What a name leads to.
@@ -245,3 +244,7 @@ impl BootFiles {
         &self.boots
     }
 }
+
+#[cfg(test)]
+#[path = "files_tests.rs"]
+mod tests;

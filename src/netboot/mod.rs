@@ -2,7 +2,8 @@
 //!
 //! `decide` is pure: from what the firmware says of itself, the node's label
 //! and what was seen of it, to a boot file. `refusal` is pure as well: when a
-//! firmware has refused an unsigned loader. `script` renders the templates of
+//! firmware has refused an unsigned loader. `grub` knows what a signed GRUB can
+//! do. `script` renders the templates of
 //! `pxe/`. `files` are the files themselves: loaders by TFTP and HTTP, kernel,
 //! ramdisk and agent for the node's own build. `http` is the boot network's
 //! HTTP server for them, with Range, ETag and no buffering. `ra` spares iPXE
@@ -14,6 +15,7 @@
 
 pub mod decide;
 pub mod files;
+pub mod grub;
 pub mod http;
 pub mod ra;
 pub mod refusal;
