@@ -51,6 +51,15 @@ phase() {
     post /node/phase /run/provision/report || echo "provision: the report was not taken" >&2
 }
 
+# leave PHASE TEXT: the same, and does not return before it was taken.
+leave() {
+    printf '{"phase":"%s","message":"%s"}' "$1" "$(echo "$2" | plain)" > /run/provision/report
+    until post /node/phase /run/provision/report; do
+        echo "provision: waiting for leave: the server is away, or the install was called off" >&2
+        sleep 10
+    done
+}
+
 # fail PHASE REASON: says so, and touches nothing more. The installer would
 # go on after a command that failed, so this never returns.
 fail() {

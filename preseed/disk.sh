@@ -59,7 +59,8 @@ disk() {
     *) fail disk "more than one disk fits: ${seen}say which one in the inventory, by serial or wwn" ;;
     esac
     echo "$fits" > /run/provision/disk
-    phase disk "writing to $fits, serial $(serial_of "$fits")"
+    # Leave is asked before anything is touched: the install may be called off.
+    leave disk "writing to $fits, serial $(serial_of "$fits")"
     if [ -d /var/lib/cdebconf ]; then
         {
             echo "d-i partman-auto/disk string /dev/$fits"

@@ -26,7 +26,8 @@ late() {
     sh /run/provision/late > /run/provision/late.log 2>&1 || code=$?
     cat /run/provision/late.log
     [ "$code" = 0 ] || fail profile "exit code $code: $(tail -n 5 /run/provision/late.log)"
-    post /node/installed /run/provision/installed || fail bootloader "nobody takes the last report"
+    # The installed system says it again.
+    post /node/installed /run/provision/installed || echo "provision: the last report was not taken" >&2
     rm -f /run/provision/wgetrc
 }
 

@@ -28,7 +28,11 @@ printf '%s ALL=(ALL:ALL) NOPASSWD: ALL\n' "$user" > "/target/etc/sudoers.d/provi
 chmod 440 "/target/etc/sudoers.d/provision-$user"
 
 echo "time and labels"
-mkdir -p /target/etc/systemd/timesyncd.conf.d /target/etc/provision
+mkdir -p /target/etc/systemd/time# Said again by the installed system, where this one is lost. A system that
+# is not complete does not call itself installed.
+(umask 077 && cp /run/provision/installed /target/etc/provision/installed.json)
+ln -sf /etc/systemd/system/provision-agent.service /target/etc/systemd/system/multi-user.target.wants/
+syncd.conf.d /target/etc/provision
 printf '[Time]\nNTP=%s\n' {{ ntp | join(" ") | sh }} > /target/etc/systemd/timesyncd.conf.d/provision.conf
 {
     :
@@ -43,7 +47,8 @@ get /node/agent /target/usr/lib/provision/provision-agent
 chmod 755 /target/usr/lib/provision/provision-agent
 (umask 077 && printf '%s' {{ agent_config | sh_text }} > /target/etc/provision/agent.json)
 printf '%s' {{ agent_unit | sh_text }} > /target/etc/systemd/system/provision-agent.service
-ln -sf /etc/systemd/system/provision-agent.service /target/etc/systemd/system/multi-user.target.wants/
+# Package sources and the certificate for the registry.
+chroot /target /usr/lib/provision/provision-agent finish
 {% if kernel_args %}
 
 # The Debian installer has them from the preseed file.

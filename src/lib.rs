@@ -10,7 +10,8 @@
 //! 5. [`lifecycle`]: the only place where a node changes state.
 //!    [`netboot`]: what a node gets at each step of its boot. [`preseed`]:
 //!    what the distributions' own installers are answered. [`dhcp`] and
-//!    [`tftp`], [`dns`] and [`time`]: one protocol each. [`cache`]: packages,
+//!    [`tftp`], [`dns`], [`time`] and [`syslog`]: one protocol
+//!    each. [`cache`]: packages,
 //!    fetched once. [`agent`]: what runs on the node.
 //!    [`registry`]: an OCI registry, to be mounted by a server. [`ingest`]:
 //!    from a folder or git repository to a built, signed image in it.
@@ -41,6 +42,7 @@ pub mod preseed;
 pub mod profile;
 pub mod registry;
 pub mod store;
+pub mod syslog;
 pub mod template;
 pub mod tftp;
 pub mod time;

@@ -78,6 +78,7 @@ impl Bench {
         let key = Arc::new(MasterKey::open(&dir.path().join("secret.key")).unwrap());
         let address = BootAddress { address: [10, 1, 0, 1].into(), http_port: 8080 };
         let scripts = Scripts::new(config.templates_dir.clone(), address, config.network.clone());
+        let preseeds = provision::preseed::Preseeds::new(config.templates_dir.clone());
         let files = BootFiles::new(config.loaders_dir.clone(), scripts.clone(), Arc::new(Nothing));
         let images = Catalogue::open(&config.images_dir);
         let boot = BootHttp { files, images: images.clone(), agent: Default::default() };
@@ -89,6 +90,7 @@ impl Bench {
             images,
             through: Vec::new(),
             scripts,
+            preseeds,
             key: key.clone(),
             tokens: Default::default(),
             bmcs: Arc::new(Nothing),

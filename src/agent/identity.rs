@@ -296,7 +296,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("etc")).unwrap();
         fs::write(dir.path().join("etc/shadow"), "root:*:1::::::\nops:!:2::::::\n").unwrap();
-        let mut t = Target::in_directory(dir.path());
+        let mut t = Target::here(dir.path());
         set_password(&mut t, "ops", "$6$salt$hash").unwrap();
         let text = fs::read_to_string(dir.path().join("etc/shadow")).unwrap();
         assert_eq!(text, "root:*:1::::::\nops:$6$salt$hash:2::::::\n");
@@ -311,7 +311,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("usr/share/zoneinfo/Etc")).unwrap();
         fs::write(dir.path().join("usr/share/zoneinfo/Etc/UTC"), "").unwrap();
-        let mut t = Target::in_directory(dir.path());
+        let mut t = Target::here(dir.path());
         set_timezone(&mut t, "Etc/UTC").unwrap();
         for bad in ["../../etc/passwd", "Nowhere", "", "/etc/passwd"] {
             assert!(set_timezone(&mut t, bad).is_err(), "{bad}");

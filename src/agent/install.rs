@@ -13,7 +13,7 @@ use super::{
     profile, registry, restart, stream,
 };
 use crate::model::node::DiskFacts;
-use crate::model::plan::{BootMethod, FailureReport, InstallPlan, InstalledReport};
+use crate::model::plan::{BootMethod, FailureReport, InstallPlan, InstalledReport, RootfsPlan};
 use crate::model::{Digest, Facts, Firmware, Phase};
 use rustix::mount::{MountFlags, mount};
 use std::fs;
@@ -166,8 +166,12 @@ fn install(
     }
 
     reporter.begin(Phase::Disk, "choosing the disk")?;
-    let index = stream::fetch_index(server, &plan.rootfs)?;
-    let need = plan.rootfs.bytes + OVERHEAD;
+    let rootfs = plan.rootfs.as_ref().ok_or_else(|| {
+        let why = "this image is put on the disk by the distribution's installer, not by the agent";
+        AgentError::failed(Phase::Disk, why)
+    })?;
+    let index = stream::fetch_index(server, rootfs)?;
+    let need = rootfs.bytes + OVERHEAD;
     let disk = choose_disk(&facts.disks, &plan.disk, need)
         .map_err(|e| AgentError::failed(Phase::Disk, e))?;
     let firmware = facts.firmware;
@@ -180,10 +184,10 @@ fn install(
         .in_phase(Phase::Disk, &device.display().to_string())?;
 
     reporter.begin(Phase::Image, "writing the image")?;
-    stream::write_image(server, &plan.rootfs, &index, &partitions.root, reporter)?;
+    stream::write_image(server, rootfs, &index, &partitions.root, reporter)?;
 
     reporter.begin(Phase::Profile, "identity and profile")?;
-    finish(&plan, disk, &partitions, firmware, server, reporter)?;
+    finish(&plan, rootfs, (disk, firmware), &partitions, server, reporter)?;
     say("restarting");
     restart::reboot();
     restart::wait()
@@ -192,9 +196,9 @@ fn install(
 /// From the written image to the report that the disk is complete.
 fn finish(
     plan: &InstallPlan,
-    disk: &DiskFacts,
+    rootfs: &RootfsPlan,
+    (disk, firmware): (&DiskFacts, Firmware),
     partitions: &partition::Partitions,
-    firmware: Firmware,
     server: &Server,
     reporter: &mut Reporter,
 ) -> Result<(), AgentError> {
@@ -202,7 +206,7 @@ fn finish(
     let step = |what: &str| say(format_args!("{what} ({:.1} s)", clock.elapsed().as_secs_f64()));
     let phase = Phase::Profile;
     let mut target = Target::mount(&partitions.root).in_phase(phase, "mounting the new root")?;
-    target.manifest.input("image", &plan.rootfs.index_digest);
+    target.manifest.input("image", &rootfs.index_digest);
     target.manifest.input("profile", &plan.profile.digest);
     let uuid = identity::random_uuid().in_phase(phase, "random numbers")?;
     filesystem::set_uuid(target.root(), uuid).in_phase(phase, "setting the file system's UUID")?;

@@ -7,6 +7,8 @@
 //! ([`node`]): tells the server that it runs, runs the profile's `verify.sh`,
 //! and is done for good; where there is a registry, [`registry`] renews the
 //! node's certificate and [`workload`] tells what runs in the [`engine`].
+//! Where the distribution's own installer makes the node, [`finish`] does what
+//! that cannot.
 //!
 //! Two rules hold everywhere. Nothing on a disk is touched before the plan has
 //! come and exactly one disk fits it. And whatever happens is told: to the
@@ -26,6 +28,7 @@ pub mod disk;
 pub mod engine;
 pub mod facts;
 pub mod filesystem;
+pub mod finish;
 pub mod identity;
 pub mod install;
 pub mod journal;
@@ -91,13 +94,14 @@ pub fn main() -> std::process::ExitCode {
         Some("node") => node::run(),
         Some("renew") => registry::renew(std::env::args().any(|a| a == "--now")),
         Some("watch") => workload::run(),
+        Some("finish") => finish::run(),
         Some("--version") => {
             println!("provision-agent {}", env!("CARGO_PKG_VERSION"));
             std::process::ExitCode::SUCCESS
         }
         _ => {
             eprintln!(
-                "usage: provision-agent node | renew [--now] | watch, or as /init of the installer's ramdisk"
+                "usage: provision-agent node | renew [--now] | watch | finish, or as /init of the installer's ramdisk"
             );
             std::process::ExitCode::from(2)
         }

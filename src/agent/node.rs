@@ -4,7 +4,7 @@
 use super::chroot::run_to_end;
 use super::journal::{self, Journal, say};
 use super::server::{PATIENCE, Server, ServerError};
-use crate::model::plan::{BootedReport, VerifiedReport};
+use crate::model::plan::{BootedReport, InstalledReport, VerifiedReport};
 use crate::model::{BuildId, Secret};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -16,6 +16,9 @@ use std::time::Duration;
 
 /// Where the agent's configuration lies, readable by root alone.
 pub const CONFIG: &str = "/etc/provision/agent.json";
+
+/// The last report of the distribution's installer, kept by `late`.
+pub const INSTALLED: &str = "/etc/provision/installed.json";
 
 /// The unit. Not `oneshot`: the boot is complete when everything has started,
 /// and what waits for that must not be a part of it.
@@ -110,6 +113,7 @@ fn report(server: &Server, config: &NodeConfig) -> Result<(), ServerError> {
     let uptime = read("/proc/uptime");
     let uptime = uptime.split('.').next().and_then(|s| s.parse().ok()).unwrap_or(0);
     say(format_args!("installed system runs: kernel {kernel}, up {uptime} s"));
+    say_again(server)?;
     server.post_for("/node/booted", &BootedReport { kernel, uptime }, PATIENCE)?;
     send_log(server)?;
     wait_for_boot();
@@ -117,6 +121,19 @@ fn report(server: &Server, config: &NodeConfig) -> Result<(), ServerError> {
     say(format_args!("verify.sh: exit code {}", verified.code));
     send_log(server)?;
     server.post_for("/node/verified", &verified, PATIENCE)
+}
+
+/// The installer's last report, in case the server never had it. It says the
+/// same the second time.
+fn say_again(server: &Server) -> Result<(), ServerError> {
+    let Ok(text) = fs::read(INSTALLED) else { return Ok(()) };
+    match serde_json::from_slice::<InstalledReport>(&text) {
+        Ok(report) => server.post_for("/node/installed", &report, PATIENCE)?,
+        Err(e) => say(format_args!("{INSTALLED}: {e}")),
+    }
+    // What is there no more is not said a third time.
+    let _ = fs::remove_file(INSTALLED);
+    Ok(())
 }
 
 /// The log is worth having, but no reason to wait.

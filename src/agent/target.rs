@@ -48,9 +48,8 @@ impl Target {
         Ok(Self { mounted: vec![root.clone()], root, manifest: Manifest::default() })
     }
 
-    /// A plain directory in place of a disk, for tests.
-    #[cfg(test)]
-    pub fn in_directory(root: &Path) -> Self {
+    /// A root that is there already.
+    pub fn here(root: &Path) -> Self {
         Self { root: root.to_owned(), mounted: Vec::new(), manifest: Manifest::default() }
     }
 

@@ -6,8 +6,11 @@ use super::{Caller, Ctx, Problem, demand};
 use crate::auth::Role;
 use crate::image::{Image, sources};
 use crate::lifecycle::InstallOrder;
-use crate::model::plan::{InstallPlan, NetworkPlan, RegistryPlan, RootfsPlan, UserPlan};
-use crate::model::{BuildInputs, Name, NewEvent, Node, Operation, Outcome, Time};
+use crate::model::plan::{
+    InstallPlan, InstallerPlan, NetworkPlan, RegistryPlan, RootfsPlan, UserPlan,
+};
+use crate::model::{BuildInputs, Method, Name, NewEvent, Node, Operation, Outcome, Time};
+use crate::preseed::Release;
 use crate::profile::Profile;
 use axum::Json as Out;
 use axum::extract::{Path, State};
@@ -76,11 +79,17 @@ async fn order(
     });
     let (profile, image, config_commit) =
         read.await.map_err(|e| Problem::internal(e.to_string()))??;
-    let baked = image.baked_for(&profile.name, &profile.digest);
-    let rootfs = image.rootfs_plan(baked, "/images").ok_or_else(|| {
-        let m = format!("image '{}' cannot be written to a disk by the agent", image.name);
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, m)
-    })?;
+    let method = image.description.method;
+    let baked = image.baked_for(&profile.name, &profile.digest).filter(|_| !method.is_installer());
+    let (rootfs, installer) = if method.is_installer() {
+        (None, Some(installer(ctx, &node, &image)?))
+    } else {
+        let rootfs = image.rootfs_plan(baked, "/images").ok_or_else(|| {
+            let m = format!("image '{}' cannot be written to a disk by the agent", image.name);
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, m)
+        })?;
+        (Some(rootfs), None)
+    };
     if image.description.arch != node.spec.arch {
         let m = format!(
             "image '{}' is for {:?} and {} is {:?}",
@@ -93,6 +102,7 @@ async fn order(
     }
     let inputs = BuildInputs {
         image: image.name.clone(),
+        method,
         image_digest: image.digest,
         profile: profile.name.clone(),
         profile_digest: profile.digest,
@@ -107,7 +117,8 @@ async fn order(
     let is_baked = baked.is_some();
     let mac = node.spec.macs.first().copied();
     let mac = mac.ok_or_else(|| Problem::internal(format!("{} has no MAC", node.spec.name)))?;
-    let plan = plan(ctx, &node, &image, &profile, rootfs, mac, is_baked);
+    let plan =
+        InstallPlan { installer, ..plan(ctx, &node, &image, &profile, rootfs, mac, is_baked) };
     Ok(InstallOrder {
         node: node.spec,
         actor: caller.name.clone(),
@@ -121,7 +132,7 @@ fn plan(
     node: &Node,
     image: &Image,
     profile: &Profile,
-    rootfs: RootfsPlan,
+    rootfs: Option<RootfsPlan>,
     mac: crate::model::Mac,
     baked: bool,
 ) -> InstallPlan {
@@ -133,6 +144,7 @@ fn plan(
         now: Time::now(),
         disk: node.spec.disk.clone(),
         rootfs,
+        installer: None,
         kernel_args: format!("{} {}", image.description.kernel_args, install.kernel_args)
             .trim()
             .to_owned(),
@@ -157,6 +169,43 @@ fn plan(
         apt_sources: apt_sources(&image.description.provenance.suite, &ctx.through),
         registry: ctx.config.deployment.as_ref().map(|d| RegistryPlan { host: d.host.clone() }),
     }
+}
+
+/// What the distribution's installer is told; refused where there are no
+/// packages for it, since it would stop and ask for another mirror.
+fn installer(ctx: &Ctx, node: &Node, image: &Image) -> Result<InstallerPlan, Problem> {
+    let d = &image.description;
+    let refused = |m: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, m);
+    let release = match d.method {
+        Method::Preseed => {
+            let release = format!("{}-{}", d.os, d.release);
+            release.parse::<Release>().map_err(|e| refused(e.to_string()))?.to_string()
+        }
+        _ => String::new(),
+    };
+    let suite = &d.provenance.suite;
+    let all = sources::for_suite(std::path::Path::new("/etc/apt"), suite).unwrap_or_default();
+    let here = |wanted: &str| {
+        let s = all.iter().find(|s| s.suite == wanted)?;
+        let (_, to) = ctx.through.iter().find(|(there, _)| *there == s.uri)?;
+        Some(to.find("/apt/").map(|at| to[at..].to_owned())?)
+    };
+    if d.method == Method::Preseed && here(suite).is_none() {
+        return Err(refused(format!(
+            "the installer of '{}' needs packages of {suite}, and this server has no archive to \
+             fetch them from: add it to apt's configuration here and see that `[cache]` is on",
+            image.name
+        )));
+    }
+    Ok(InstallerPlan {
+        release,
+        directory: format!("/installer/{}", image.name),
+        suite: suite.clone(),
+        udeb_suite: d.installer.as_ref().and_then(|i| i.udeb_suite.clone()),
+        security: here(&format!("{suite}-security")),
+        packages: Vec::new(),
+        labels: node.spec.labels.clone(),
+    })
 }
 
 /// The node's package sources: those of this host, for the image's release,

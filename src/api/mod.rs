@@ -1,5 +1,5 @@
 //! HTTP for people and programs: `/v1/…`, and `/node/…` for the nodes
-//! themselves on the boot network. One file a resource; errors are
+//! themselves and their installers on the boot network. One file a resource; errors are
 //! problem+json (RFC 9457) and name what would be right.
 //!
 //! `deployment` has the deployment server's resources; tokens and the record
@@ -19,6 +19,7 @@ mod filter;
 pub mod health;
 pub mod images;
 pub mod install;
+pub mod node_installer;
 pub mod node_reports;
 pub mod nodes;
 pub mod openapi;
@@ -39,6 +40,7 @@ use crate::model::plan::SignedCertificate;
 use crate::model::{BuildId, Digest, Event, Name, Node, NodeName};
 use crate::netboot::script::Scripts;
 use crate::power::PowerControl;
+use crate::preseed::Preseeds;
 use crate::profile::Profiles;
 use crate::store::{Batch, Store};
 use async_trait::async_trait;
@@ -118,6 +120,8 @@ pub struct Ctx {
     pub through: Vec<(String, String)>,
     /// Boot scripts, for their digests.
     pub scripts: Scripts,
+    /// What the distributions' installers are answered.
+    pub preseeds: Preseeds,
     /// The key.
     pub key: Arc<MasterKey>,
     /// Tokens by digest.
@@ -202,7 +206,15 @@ pub fn router(ctx: Arc<Ctx>) -> Router {
 
 /// The routes of `/node`, for the boot network.
 pub fn node_router(ctx: Arc<Ctx>) -> Router {
-    Router::new()
+    let mut router = Router::new();
+    for file in ["preseed.cfg", "user-data", "meta-data", "vendor-data"] {
+        let answer = move |ctx, peer, mac| node_installer::boot_file(ctx, peer, mac, file);
+        router = router.route(&format!("/boot/{{mac}}/{file}"), get(answer));
+    }
+    router
+        .route("/node/early", get(node_installer::early))
+        .route("/node/late", get(node_installer::late))
+        .route("/node/agent", get(node_installer::agent))
         .route("/node/plan", get(node_reports::plan))
         .route("/node/facts", post(node_reports::facts))
         .route("/node/phase", post(node_reports::phase))

@@ -24,7 +24,7 @@ use std::sync::Arc;
 const LOG_LIMIT: u64 = 32 << 20;
 
 /// A running build, by its token.
-pub(super) struct Running(Arc<Build>);
+pub(super) struct Running(pub(super) Arc<Build>);
 
 impl FromRequestParts<Arc<Ctx>> for Running {
     type Rejection = Problem;

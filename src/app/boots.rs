@@ -4,10 +4,9 @@ use super::observer::{Observer, Seen};
 use crate::auth::MasterKey;
 use crate::config::Config;
 use crate::dhcp;
+use crate::lifecycle::machine::boots_its_disk;
 use crate::lifecycle::{NextLoader, Rack};
-use crate::model::{
-    BuildOutcome, ClientHints, ClientKind, LifeCycle, Loader, Mac, Node, NodeName, Phase,
-};
+use crate::model::{BuildOutcome, ClientHints, ClientKind, LifeCycle, Loader, Mac, Node, NodeName};
 use crate::netboot::decide::{Choice, Server, boot_file};
 use crate::netboot::files::find;
 use crate::netboot::grub::Grubs;
@@ -64,15 +63,19 @@ impl RackView {
     /// Only a build that has not written its disk boots the installer.
     fn installing(&self, node: &NodeName) -> Option<Installing> {
         let b = self.rack.running_build(node)?;
-        if b.outcome != BuildOutcome::Running || b.phase >= Phase::FirstBoot {
+        if b.outcome != BuildOutcome::Running || boots_its_disk(&b) {
             return None;
         }
         let dir = self.config.images_dir.join(b.inputs.image.as_str());
+        let extra = dir.join("extra");
         Some(Installing {
             build: b.id.clone(),
             image: b.inputs.image.clone(),
             kernel: dir.join("kernel"),
             ramdisk: dir.join("ramdisk"),
+            extra: (b.inputs.method.is_installer() && extra.is_file()).then_some(extra),
+            method: b.inputs.method,
+            log_port: self.config.syslog,
             kernel_args: self.config.install.kernel_args.clone(),
             token: self.key.build_token(&b.id),
         })
@@ -144,6 +147,12 @@ impl tftp::Sink for RackView {
             && let Some(n) = self.rack.view().inventory.by_address(a).map(|n| n.spec.name.clone())
         {
             self.refusals.see(&n, Sign::Whole(&s.path));
+            // A GRUB that came by TFTP fetches the build's files so as well.
+            let own = s.path.strip_prefix("boot/").and_then(|r| r.split_once('/'));
+            if let (Some((_, file)), Some(i)) = (own, self.installing(&n)) {
+                let last = i.ramdisks().last() == Some(&file);
+                self.observer.send(Seen::Sent(n, file.to_owned(), last));
+            }
         }
         self.observer.send(Seen::Tftp(s));
     }

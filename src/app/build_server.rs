@@ -3,6 +3,7 @@
 use super::boots::{RackView, TftpFiles};
 use super::daemon::{lock, stop_signal};
 use super::dhcp_settings::dhcp_settings;
+use super::installer_files::{self, InstallerFiles};
 use super::observer::{self, Recorder, Strangers};
 use super::services::Services;
 use super::{bmcs, certifier, claim, images, listen, packages, tokens};
@@ -104,8 +105,8 @@ async fn serve(
     }
     // It runs other programs: not on a thread that serves.
     let preseeds = Preseeds::new(config.templates_dir.clone());
-    if let Some(fault) = tokio::task::spawn_blocking(move || preseeds.lint_quickly()).await?.first()
-    {
+    let linted = preseeds.clone();
+    if let Some(fault) = tokio::task::spawn_blocking(move || linted.lint_quickly()).await?.first() {
         bail!("{fault}");
     }
     let boots: Arc<dyn Boots> = view.clone();
@@ -169,6 +170,7 @@ async fn serve(
         profiles: Profiles::open(&config.profiles_dir),
         through: packages::through(&config),
         scripts,
+        preseeds,
         key,
         tokens: RwLock::new(known),
         bmcs,
@@ -214,7 +216,10 @@ async fn serve(
     services.start(&mut tasks, &stop);
     let mut node_routes = api::node_router(ctx.clone()).merge(crate::netboot::http::router(boot));
     if let Some(c) = packages {
-        node_routes = node_routes.merge(crate::cache::http::router(c));
+        let installer = InstallerFiles::new(config.images_dir.clone(), c.clone(), &config);
+        node_routes = node_routes
+            .merge(crate::cache::http::router(c))
+            .merge(installer_files::router(Arc::new(installer)));
     }
     let s = stop.clone();
     tasks.spawn(async move {

@@ -4,14 +4,17 @@
 //! fault is a message and not half a server. `boots` is the rack as DHCP and
 //! booting see it, `observer` takes what they saw into the record, `bmcs`
 //! switches power, `dhcp_settings` says what DHCP serves, `services` opens
-//! names and time, `names` says who is called what, `images` builds images, `certifier` asks for nodes' certificates, `check` is `build-server check`. `deployment_server` is the other
-//! daemon, `peer` its TLS that knows the client,
-//! `shelf` the registry as ingest sees it, `upkeep` what it does by the clock,
-//! `backup` its copies, `images_at` where its images are, `follow` takes in
-//! those of another one, `ingest` is its pipeline and webhooks. Both have
-//! `daemon`, `tokens`,
-//! `listen` (the sockets) and `claim`, which sees to it that one server writes
-//! to a store. Only `bin` calls this.
+//! names, time and logs, `names` says who is called what, `packages` is the
+//! cache, `images` builds images, `installer_files` has what the
+//! distributions' installers fetch and `installer_log` what they say,
+//! `certifier` asks for nodes' certificates, `check` is `build-server check`.
+//!
+//! `deployment_server` is the other daemon, `peer` its TLS that knows the
+//! client, `shelf` the registry as ingest sees it, `upkeep` what it does by
+//! the clock, `backup` its copies, `images_at` where its images are, `follow`
+//! takes in those of another one, `ingest` is its pipeline and webhooks. Both
+//! have `daemon`, `tokens`, `listen` (the sockets) and `claim`, which sees to
+//! it that one server writes to a store. Only `bin` calls this.
 
 pub mod backup;
 pub mod bmcs;
@@ -27,6 +30,8 @@ pub mod follow;
 pub mod images;
 pub mod images_at;
 pub mod ingest;
+pub mod installer_files;
+pub mod installer_log;
 pub mod listen;
 pub mod names;
 pub mod observer;

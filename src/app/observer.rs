@@ -8,7 +8,7 @@
 
 use super::oui;
 use crate::api::Discovered;
-use crate::lifecycle::{Input, LifeError, NextLoader, Rack};
+use crate::lifecycle::{Input, LifeError, NextLoader, Rack, Started};
 use crate::model::{
     BuildId, ClientHints, ClientKind, Firmware, Mac, NewEvent, NodeName, Outcome, Time,
 };
@@ -35,6 +35,9 @@ pub enum Seen {
     Tftp(tftp::Sighting),
     /// HTTP and loaders.
     Fetch(NodeName, Fetch),
+    /// A file of the node's build that went out whole by TFTP, and whether it
+    /// is the last one.
+    Sent(NodeName, String, bool),
     /// Firmware that did not start this loader, and what it is given next.
     Refused(NodeName, &'static str, NextLoader),
     /// A rendered text: build, file, text.
@@ -161,9 +164,14 @@ impl Recorder {
                 None => Meaning { event: self.stranger(&s, now, batch), inputs: Vec::new() },
             },
             Seen::Tftp(s) => self.tftp(s, now),
-            Seen::Refused(node, loader, next) => {
-                Meaning { event: None, inputs: vec![(node, Input::LoaderRefused { loader, next })] }
-            }
+            Seen::Refused(node, loader, next) => Meaning {
+                event: None,
+                inputs: vec![(node, Input::Started(Started::LoaderRefused { loader, next }))],
+            },
+            Seen::Sent(node, file, last) => Meaning {
+                event: None,
+                inputs: sent(&file, last).map(|i| (node, i)).into_iter().collect(),
+            },
             Seen::Fetch(node, fetch) => self.fetch(node, fetch, now),
             Seen::Rendered(build, file, text) => {
                 let key = format!("{build}/{now}/{file}");
@@ -250,8 +258,6 @@ impl Recorder {
             K::Dropped => ("tftp.dropped", Outcome::Failed, None),
             K::Failed(w) => ("tftp.failed", Outcome::Failed, Some(w)),
         };
-        // GRUB fetches these by TFTP when it came by TFTP itself.
-        let own = s.path.strip_prefix("boot/").and_then(|r| Some(r.split_once('/')?.1.to_owned()));
         let mut e = NewEvent::new(now, &format!("node:{node}"), word, outcome)
             .node(&node)
             .with("file", s.path)
@@ -260,9 +266,7 @@ impl Recorder {
         if let Some(w) = why {
             e = e.with("reason", w);
         }
-        let input = own.filter(|_| word == "tftp.done").and_then(|f| sent(&f));
-        let inputs = input.map(|i| (node, i)).into_iter().collect();
-        Meaning { event: Some(e), inputs }
+        Meaning { event: Some(e), inputs: Vec::new() }
     }
 
     fn fetch(&self, node: NodeName, fetch: Fetch, now: Time) -> Meaning {
@@ -276,10 +280,13 @@ impl Recorder {
             Fetch::Script => (e("http.script"), Some(Input::ScriptAsked)),
             Fetch::Failed => {
                 let ev = e("boot.failed").with("reason", "GRUB could not start the kernel");
-                (NewEvent { outcome: Outcome::Failed, ..ev }, Some(Input::KernelRefused))
+                (
+                    NewEvent { outcome: Outcome::Failed, ..ev },
+                    Some(Input::Started(Started::KernelRefused)),
+                )
             }
-            Fetch::File { name, bytes, millis, whole } => {
-                let input = sent(&name).filter(|_| whole);
+            Fetch::File { name, bytes, millis, whole, last } => {
+                let input = sent(&name, last).filter(|_| whole);
                 let ev = e("http.file").with("file", name).with("bytes", bytes).with("ms", millis);
                 let ev = if whole { ev } else { NewEvent { outcome: Outcome::Failed, ..ev } };
                 (ev, input)
@@ -330,12 +337,11 @@ impl Recorder {
     }
 }
 
-/// What it means that a file of the build went out whole. The image's ramdisk
-/// is asked for last.
-fn sent(file: &str) -> Option<Input> {
+/// What it means that a file of the build went out whole.
+fn sent(file: &str, last: bool) -> Option<Input> {
     match file {
-        "kernel" => Some(Input::KernelSent),
-        "ramdisk" => Some(Input::KernelFetched),
+        _ if last => Some(Input::KernelFetched),
+        "kernel" => Some(Input::Started(Started::KernelSent)),
         _ => None,
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Where apt's configuration is.
-const APT: &str = "/etc/apt";
+pub(super) const APT: &str = "/etc/apt";
 
 /// The archives that may be fetched from.
 pub fn origins(c: &Config) -> Vec<Origin> {

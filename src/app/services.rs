@@ -1,27 +1,33 @@
-//! Names and time: from the configuration to two servers that run, and what
+//! Names, time and logs: from the configuration to servers that run, and what
 //! is said when a port is somebody else's already.
 
+use super::installer_log::{self, InstallerLog};
 use super::names::{RackNames, server_label};
 use crate::config::Config;
 use crate::lifecycle::Rack;
-use crate::{dns, time};
+use crate::{dns, syslog, time};
 use anyhow::{Error, Result};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::sync::Arc;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Where the host says whom it asks.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// Both servers, bound and not yet running.
+/// The servers, bound and not yet running.
 pub struct Services {
     names: Arc<RackNames>,
     dns: Option<dns::Server>,
     time: Option<time::Server>,
+    syslog: Option<syslog::Server>,
+    lines: installer_log::Lines,
+    log: InstallerLog,
+    written: mpsc::Receiver<(Ipv4Addr, syslog::Line)>,
 }
 
 /// The networks of nodes.
@@ -59,19 +65,31 @@ impl Services {
         } else {
             None
         };
-        Ok(Self { names, dns, time })
+        let (lines, written) = installer_log::queue();
+        let log = InstallerLog { rack: rack.clone(), logs: c.state_dir.join("logs") };
+        let syslog = match c.syslog {
+            Some(port) => {
+                let settings = syslog::Settings { listen: at(port) };
+                let server = syslog::Server::bind(settings, Arc::new(lines.clone()));
+                Some(server.map_err(|e| taken(e.into(), "syslog", port))?)
+            }
+            None => None,
+        };
+        Ok(Self { names, dns, time, syslog, lines, log, written })
     }
 
     /// Their counters, to be kept while they run.
     pub fn counters(&self) -> impl Fn() -> BTreeMap<String, u64> + Send + Sync + use<> {
         let dns = self.dns.as_ref().map(dns::Server::counters);
         let time = self.time.as_ref().map(time::Server::counters);
+        let lines = self.lines.clone();
         move || {
+            let lost = ("syslog_lost".to_owned(), lines.lost());
             let dns = dns.iter().flat_map(|c| c.snapshot()).map(|(k, n)| ("dns", k, n));
             let time = time.iter().flat_map(|c| c.snapshot()).map(|(k, n)| ("time", k, n));
             let named =
                 |(of, k, n): (&str, &str, u64)| (format!("{of}_{}", k.replace('-', "_")), n);
-            dns.chain(time).map(named).collect()
+            dns.chain(time).map(named).chain([lost]).collect()
         }
     }
 
@@ -92,6 +110,18 @@ impl Services {
                 ("servers' names", Ok(()))
             });
         }
+        if let Some(server) = self.syslog {
+            let s = stop.clone();
+            tasks.spawn(async move { ("syslog", server.run(s).await.map_err(Into::into)) });
+        }
+        let (log, written, s) = (self.log, self.written, stop.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = log.run(written) => s.cancelled().await,
+                () = s.cancelled() => {}
+            }
+            ("installers' logs", Ok(()))
+        });
         if let Some(server) = self.time {
             let s = stop.clone();
             tasks.spawn(async move { ("time", server.run(s).await.map_err(Into::into)) });
@@ -148,6 +178,10 @@ fn taken(error: Error, section: &str, port: u16) -> Error {
         return error;
     }
     let by = holder(port).map(|who| format!(" by {who}")).unwrap_or_default();
+    if section == "syslog" {
+        return error
+            .context(format!("port {port} is taken{by}: choose another with `[syslog] port`"));
+    }
     let key = if section == "dns" { "dns" } else { "ntp" };
     error.context(format!(
         "port {port} is taken{by}: stop that, or leave it the work with \

@@ -36,23 +36,33 @@ async fn file(
     method: Method,
     headers: HeaderMap,
 ) -> Response {
+    answer(&cache, &origin, &path, &method, &headers).await
+}
+
+/// The answer for a file of an archive, by whatever address it was asked for.
+pub async fn answer(
+    cache: &Arc<Cache>,
+    origin: &str,
+    path: &str,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Response {
     let refused = |status: StatusCode, why: String| {
         Counts::add(&cache.counts.refused, 1);
         tracing::info!(origin, path, why, "refused by the package cache");
         (status, format!("{why}\n")).into_response()
     };
-    let Some(from) = cache.origin(&origin) else {
+    let Some(from) = cache.origin(origin) else {
         let known: Vec<&str> = cache.settings.origins.iter().map(|o| o.name.as_str()).collect();
         let m = format!("{origin:?} is not an archive of this cache: {}", known.join(", "));
         return refused(StatusCode::FORBIDDEN, m);
     };
-    let key = match Key::new(&origin, &path) {
+    let key = match Key::new(origin, path) {
         Ok(k) => k,
         Err(e) => return refused(StatusCode::BAD_REQUEST, e.to_string()),
     };
     let url = format!("{}/{}", from.url, escaped(&key.path));
-    let answer =
-        Answer { cache: &cache, key: &key, headers: &headers, head: method == Method::HEAD };
+    let answer = Answer { cache, key: &key, headers, head: *method == Method::HEAD };
     if key.kind() != Kind::Index
         && let Some((file, size)) = cache.disk.get(&key)
     {
@@ -86,7 +96,7 @@ async fn file(
             None => failed(status, &why),
         },
         Some(End::Failed(status, why)) => failed(status, &why),
-        Some(End::NoRoom) => pass_on(&cache, &url).await,
+        Some(End::NoRoom) => pass_on(cache, &url).await,
         Some(End::Whole) | None => failed(500, "the fetch ended without a file"),
     }
 }

@@ -149,6 +149,8 @@ pub struct Config {
     pub dns: Dns,
     /// Time.
     pub time: TimeService,
+    /// UDP port for the installers' logs; `None`: they are not taken.
+    pub syslog: Option<u16>,
     /// API over TLS.
     pub api_listen: SocketAddr,
     /// API for root on this host.
@@ -226,6 +228,7 @@ pub fn resolve(w: wire::Wire, base: &Path) -> Result<Config, Fault> {
         loaders_dir: w.tftp.loaders_dir.map_or_else(|| "/usr/lib/ipxe".into(), |p| base.join(p)),
         uefi_loader: super::netboot::uefi_loader(w.netboot)?,
         http_port: w.http.port.unwrap_or(8080),
+        syslog: services::syslog(w.syslog)?,
         dns,
         time,
         api_listen: w.api.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 8443))),

@@ -1,4 +1,4 @@
-//! `[dns]` and `[time]`: whether we are the boot network's name and time
+//! `[dns]`, `[time]` and `[syslog]`: whether we are the boot network's name and time
 //! server, and with it what the nodes are told unless `[network]` says
 //! otherwise.
 
@@ -84,6 +84,15 @@ pub(super) fn dns(d: wire::Dns, ours: Ipv4Addr) -> Result<Dns, Fault> {
 
 pub(super) fn time(t: wire::Time) -> Result<TimeService, Fault> {
     Ok(TimeService { enabled: t.enabled.unwrap_or(true), port: port(t.port, NTP_PORT)? })
+}
+
+/// The port for the installers' logs. Not 514: that is the host's own, and the
+/// installers can be told any.
+const SYSLOG_PORT: u16 = 10514;
+
+pub(super) fn syslog(s: wire::Syslog) -> Result<Option<u16>, Fault> {
+    let port = port(s.port, SYSLOG_PORT)?;
+    Ok(s.enabled.unwrap_or(true).then_some(port))
 }
 
 /// A domain as DNS can carry it (RFC 1123 §2.1), without the last dot. It goes

@@ -32,6 +32,8 @@ pub struct Wire {
     #[serde(default)]
     pub time: Time,
     #[serde(default)]
+    pub syslog: Syslog,
+    #[serde(default)]
     pub api: Api,
     #[serde(default)]
     pub install: Install,
@@ -130,6 +132,15 @@ pub struct Dns {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "documented key by key in docs/operations.md")]
 pub struct Time {
+    pub enabled: Option<bool>,
+    pub port: Option<Spanned<u16>>,
+}
+
+/// `[syslog]`: the installers' logs.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "documented key by key in docs/operations.md")]
+pub struct Syslog {
     pub enabled: Option<bool>,
     pub port: Option<Spanned<u16>>,
 }

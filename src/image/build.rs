@@ -179,6 +179,7 @@ pub fn build_image(
         version: version.trim().to_owned(),
         arch: Arch::X86_64,
         method: Method::Image,
+        installer: None,
         kernel_args: "quiet".to_owned(),
         kernel,
         rootfs: Some(Rootfs { bytes: index.bytes, data: index.data_bytes() }),

@@ -1,24 +1,13 @@
 //! `image.toml` and `baked.toml`, as types. Field order is the order on disk,
 //! and the text is a pure function of the value: its digest is the image's.
 
+pub use crate::model::Method;
 use crate::model::{Arch, Digest, Name};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The version of the layout this program writes and reads.
 pub const FORMAT: u32 = 1;
-
-/// How an image gets onto a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Method {
-    /// The agent writes a root file system.
-    Image,
-    /// The Debian installer.
-    Preseed,
-    /// The Ubuntu installer.
-    Autoinstall,
-}
 
 /// One file of the image's directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,10 +73,21 @@ pub struct Description {
     /// Root file system, for method `image`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<Rootfs>,
+    /// For methods `preseed` and `autoinstall`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installer: Option<Installer>,
     /// Provenance.
     pub provenance: Provenance,
     /// Every file, by name.
     pub files: BTreeMap<String, FileEntry>,
+}
+
+/// The distribution's installer in an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installer {
+    /// Suite of its components, where it is not the distribution's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub udeb_suite: Option<String>,
 }
 
 /// `baked/<profile>/baked.toml`.

@@ -7,11 +7,10 @@
 //! was down missed some): a later phase is always entered from any earlier
 //! one, and an earlier one is never gone back to, except by a new attempt.
 
-use super::refused::{NextLoader, never_ran};
 use crate::config::Deadlines;
 use crate::model::plan::{FailureReport, InstalledReport, PhaseReport, VerifiedReport};
 use crate::model::{
-    Build, BuildOutcome, ClientKind, LifeCycle, NewEvent, Outcome, Phase, PhaseRecord, Time,
+    Build, BuildOutcome, ClientKind, LifeCycle, Method, NewEvent, Outcome, Phase, PhaseRecord, Time,
 };
 
 /// What happened.
@@ -35,23 +34,19 @@ pub enum Input {
     LoaderAsked,
     /// The loader has asked for its script.
     ScriptAsked,
-    /// The firmware fetched this loader whole and began anew.
-    LoaderRefused {
-        /// The loader's file.
-        loader: &'static str,
-        /// What the node is given instead.
-        next: NextLoader,
-    },
-    /// The kernel went out whole.
-    KernelSent,
-    /// The loader says that it could not start the kernel.
-    KernelRefused,
+    /// Firmware or loader does, or does not, start what it was given.
+    Started(refused::Started),
     /// The last file of kernel and ramdisk went out whole.
     KernelFetched,
     /// The agent has sent its facts.
     FactsSeen,
     /// The agent says where it is.
     Reported(PhaseReport),
+    /// The installer's log shows that it goes on; what it does, where that is
+    /// worth showing.
+    Progress(Option<String>),
+    /// The installer asks something that nobody is there to answer.
+    Asked(String),
     /// The agent gave up.
     AgentFailed(FailureReport),
     /// The disk is complete.
@@ -85,9 +80,16 @@ pub enum Effect {
 /// The least time that is left after the server was away.
 const GRACE: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 
+/// How long somebody at the machine's console has to answer a question.
+const ANSWER: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+
 /// What a phase waits for, for people.
-fn waits_for(phase: Phase) -> &'static str {
+fn waits_for(phase: Phase, method: Method) -> &'static str {
     match phase {
+        Phase::Installer if method.is_installer() => {
+            "the installer to start, to fetch its preseed file and to load its components"
+        }
+        Phase::Image if method.is_installer() => "the base system and packages to be installed",
         Phase::Power => "the BMC to take the boot device and the power command",
         Phase::Dhcp => "the firmware's first DHCP packet",
         Phase::Loader => {
@@ -110,6 +112,17 @@ fn may_retry(phase: Phase) -> bool {
     phase <= Phase::Installer
 }
 
+/// Whether the node, if it starts over now, is to start from its disk.
+pub fn boots_its_disk(build: &Build) -> bool {
+    // The installers put the boot loader on the disk before they run our last
+    // steps, the agent does it after them.
+    let complete = match build.inputs.method.is_installer() {
+        true => Phase::Profile,
+        false => Phase::FirstBoot,
+    };
+    build.phase >= complete
+}
+
 /// Advances `build`; see the module. An ended build takes no input.
 pub fn step(build: &mut Build, input: Input, limits: &Deadlines, now: Time) -> Vec<Effect> {
     if build.outcome != BuildOutcome::Running {
@@ -120,10 +133,10 @@ pub fn step(build: &mut Build, input: Input, limits: &Deadlines, now: Time) -> V
     m.out
 }
 
-pub(super) struct Machine<'a> {
-    pub(super) build: &'a mut Build,
-    pub(super) limits: &'a Deadlines,
-    pub(super) now: Time,
+struct Machine<'a> {
+    build: &'a mut Build,
+    limits: &'a Deadlines,
+    now: Time,
     out: Vec<Effect>,
 }
 
@@ -152,12 +165,12 @@ impl Machine<'_> {
             Input::Dhcp(kind, seen) => self.dhcp(kind, seen),
             Input::LoaderAsked => self.enter_from(Phase::Loader, Phase::Dhcp),
             Input::ScriptAsked => self.enter_from(Phase::Kernel, Phase::Loader),
-            Input::LoaderRefused { loader, next } => self.loader_refused(loader, next),
-            Input::KernelSent => self.note_kernel_sent(),
-            Input::KernelRefused => self.kernel_refused(),
+            Input::Started(s) => self.started(s),
             Input::KernelFetched => self.enter_from(Phase::Installer, Phase::Kernel),
             Input::FactsSeen => self.enter_from(Phase::Installer, Phase::Kernel),
             Input::Reported(r) => self.reported(r),
+            Input::Progress(what) => self.progress(what),
+            Input::Asked(question) => self.asked(question),
             Input::AgentFailed(r) => {
                 if r.phase > phase && r.phase < Phase::FirstBoot {
                     self.enter(r.phase);
@@ -165,12 +178,16 @@ impl Machine<'_> {
                 self.fail(r.reason);
             }
             Input::Installed(r) => {
-                if phase < Phase::FirstBoot {
+                // It may come from the installed system, where the one from
+                // the installer was lost.
+                if self.build.manifest.is_none() {
                     self.log("install.written", Outcome::Ok, |e| {
                         e.with("manifest", r.manifest).with("disk", &r.disk)
                     });
                     self.build.manifest = Some(r.manifest);
                     self.build.disk = Some(r.disk);
+                }
+                if phase < Phase::FirstBoot {
                     self.enter(Phase::FirstBoot);
                 }
             }
@@ -223,6 +240,16 @@ impl Machine<'_> {
             (Phase::Power | Phase::Dhcp, k) if k.is_netboot() => self.enter(Phase::Loader),
             // iPXE speaking means that the firmware's loader has arrived; the
             // phase stays `loader` until the script is asked for.
+            // The installer's last steps are on the disk, which boots: that it
+            // was told so is not known, and the installed system says it again.
+            (p, ClientKind::Pxe | ClientKind::HttpBoot | ClientKind::Ipxe)
+                if self.boots_its_disk() && p < Phase::FirstBoot =>
+            {
+                self.log("install.restarted", Outcome::Info, |e| {
+                    e.with("reason", "the last report did not come; started from the disk")
+                });
+                self.enter(Phase::FirstBoot);
+            }
             (p, ClientKind::Pxe | ClientKind::HttpBoot)
                 if (Phase::Installer..=Phase::Bootloader).contains(&p) =>
             {
@@ -269,16 +296,55 @@ impl Machine<'_> {
         }
     }
 
+    fn method(&self) -> Method {
+        self.build.inputs.method
+    }
+
+    fn boots_its_disk(&self) -> bool {
+        boots_its_disk(self.build)
+    }
+
+    fn progress(&mut self, what: Option<String>) {
+        if !(Phase::Installer..Phase::FirstBoot).contains(&self.build.phase) {
+            return;
+        }
+        self.build.question = None;
+        let (limit, now) = (self.limits.of(self.build.phase), self.now);
+        if let Some(p) = self.build.phases.last_mut() {
+            p.deadline = p.deadline.max(now + limit);
+            if what.is_some() {
+                p.reason = what;
+            }
+        }
+    }
+
+    fn asked(&mut self, question: String) {
+        if !(Phase::Installer..Phase::FirstBoot).contains(&self.build.phase) {
+            return;
+        }
+        self.log("install.question", Outcome::Failed, |e| e.with("question", &question));
+        if let Some(p) = self.build.phases.last_mut() {
+            p.deadline = self.now + ANSWER;
+            p.reason = Some(format!("the installer asks, and waits for an answer: {question}"));
+        }
+        self.build.question = Some(question);
+        self.out.push(Effect::Persist);
+    }
+
     fn overdue(&mut self) {
         let phase = self.build.phase;
         let limit = self.limits.of(phase).as_secs();
-        if self.kernel_sent() {
-            return self.retry(never_ran(limit));
+        if let Some(q) = self.build.question.take() {
+            // Asked again, it would be as silent.
+            let why = "the installer stopped at a question that nobody answered";
+            return self.fail(format!("{why}: {q}"));
         }
-        self.retry(format!("waited {limit} s for {}", waits_for(phase)));
+        let never_ran = self.kernel_sent().then(|| refused::never_ran(limit));
+        let waited = || format!("waited {limit} s for {}", waits_for(phase, self.method()));
+        self.retry(never_ran.unwrap_or_else(waited));
     }
 
-    pub(super) fn retry(&mut self, reason: String) {
+    fn retry(&mut self, reason: String) {
         let (attempt, of) = (self.build.attempt, self.limits.attempts);
         if !may_retry(self.build.phase) || attempt >= of {
             let tries = if attempt > 1 { format!(", {attempt} times") } else { String::new() };
@@ -293,7 +359,7 @@ impl Machine<'_> {
         self.out.push(Effect::ArmAndPower);
     }
 
-    pub(super) fn fail(&mut self, reason: String) {
+    fn fail(&mut self, reason: String) {
         self.close(Some(reason.clone()));
         self.end(BuildOutcome::Failed, reason);
     }
@@ -326,7 +392,7 @@ impl Machine<'_> {
     }
 
     /// Enters `to` when now in `from` or earlier.
-    pub(super) fn enter_from(&mut self, to: Phase, from: Phase) {
+    fn enter_from(&mut self, to: Phase, from: Phase) {
         if self.build.phase <= from {
             self.enter(to);
         }
@@ -345,7 +411,7 @@ impl Machine<'_> {
             started: self.now,
             ended: None,
             deadline: self.now + self.limits.of(phase),
-            reason: Some(format!("waiting for {}", waits_for(phase))),
+            reason: Some(format!("waiting for {}", waits_for(phase, self.method()))),
             bytes: 0,
             total: 0,
         });
@@ -360,12 +426,7 @@ impl Machine<'_> {
         }
     }
 
-    pub(super) fn log(
-        &mut self,
-        action: &str,
-        outcome: Outcome,
-        more: impl FnOnce(NewEvent) -> NewEvent,
-    ) {
+    fn log(&mut self, action: &str, outcome: Outcome, more: impl FnOnce(NewEvent) -> NewEvent) {
         let e = NewEvent::new(self.now, &self.build.actor, action, outcome)
             .node(&self.build.node)
             .with("build", &self.build.id)
@@ -381,6 +442,8 @@ fn last_lines(output: &str) -> String {
     text.chars().take(400).collect()
 }
 
+#[path = "refused.rs"]
+pub mod refused;
 #[cfg(test)]
 #[path = "machine_tests.rs"]
 mod tests;

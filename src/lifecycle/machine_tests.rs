@@ -16,6 +16,7 @@ fn build() -> Build {
         actor: "ada".into(),
         inputs: BuildInputs {
             image: "debian-12".parse().unwrap(),
+            method: Default::default(),
             image_digest: Digest::of(b"i"),
             profile: "docker".parse().unwrap(),
             profile_digest: Digest::of(b"p"),
@@ -32,6 +33,7 @@ fn build() -> Build {
         started: at(0),
         ended: None,
         manifest: None,
+        question: None,
         disk: None,
     }
 }
@@ -272,4 +274,65 @@ proptest! {
         }
         prop_assert!(b.outcome != BuildOutcome::Running);
     }
+}
+
+/// A build by the Debian installer, as far as `phase`.
+fn by_installer(phase: Phase) -> Build {
+    let mut b = build();
+    b.inputs.method = Method::Preseed;
+    let powered = Input::Powered("ipmi".into());
+    run(&mut b, &[Input::Start, powered, dhcp(ClientKind::Pxe), Input::KernelFetched]);
+    if phase > Phase::Installer {
+        run(&mut b, &[report(phase)]);
+    }
+    assert_eq!(b.phase, phase);
+    b
+}
+
+#[test]
+fn an_installer_may_take_its_time_as_long_as_its_log_goes_on() {
+    let mut b = by_installer(Phase::Image);
+    let limit = limits().of(Phase::Image).as_secs();
+    for n in 1..20 {
+        step(&mut b, Input::Progress(Some("base system".into())), &limits(), at(n * (limit - 1)));
+        step(&mut b, Input::Tick, &limits(), at(n * (limit - 1) + 1));
+        assert_eq!((b.outcome, b.phase), (BuildOutcome::Running, Phase::Image));
+    }
+    step(&mut b, Input::Tick, &limits(), at(20 * limit));
+    assert_eq!(b.outcome, BuildOutcome::Failed, "silence");
+    assert!(b.reason.unwrap().contains("the base system and packages to be installed"));
+}
+
+#[test]
+fn a_question_nobody_answers_ends_the_build_with_its_text() {
+    let mut b = by_installer(Phase::Installer);
+    let asked = Input::Asked("mirror/http/hostname".into());
+    step(&mut b, asked.clone(), &limits(), at(10));
+    step(&mut b, Input::Tick, &limits(), at(69));
+    assert_eq!(b.outcome, BuildOutcome::Running, "somebody may be at the console");
+    step(&mut b, Input::Progress(None), &limits(), at(69));
+    step(&mut b, Input::Tick, &limits(), at(80));
+    assert_eq!(b.outcome, BuildOutcome::Running, "and was");
+    step(&mut b, asked, &limits(), at(100));
+    step(&mut b, Input::Tick, &limits(), at(161));
+    assert_eq!((b.outcome, b.attempt), (BuildOutcome::Failed, 1), "it would be asked again");
+    assert!(b.reason.unwrap().ends_with("nobody answered: mirror/http/hostname"));
+}
+
+#[test]
+fn a_lost_last_report_is_not_a_lost_install() {
+    let mut b = by_installer(Phase::Profile);
+    assert!(boots_its_disk(&b));
+    // The machine restarts, and nobody said that it was to.
+    run(&mut b, &[dhcp(ClientKind::Pxe)]);
+    assert_eq!((b.phase, b.attempt), (Phase::FirstBoot, 1));
+    // The installed system says both.
+    run(&mut b, &[installed(), Input::Booted("6".into()), verified(true)]);
+    assert_eq!(b.outcome, BuildOutcome::Deployed);
+    assert_eq!(b.manifest, Some(Digest::of(b"m")));
+    // Earlier, the disk may hold anything: the installer begins anew.
+    let mut b = by_installer(Phase::Image);
+    assert!(!boots_its_disk(&b));
+    run(&mut b, &[dhcp(ClientKind::Pxe)]);
+    assert_eq!((b.phase, b.attempt), (Phase::Loader, 2));
 }

@@ -21,13 +21,12 @@ pub mod machine;
 pub mod orders;
 pub mod rack;
 pub mod recover;
-mod refused;
 
 pub use inventory::Inventory;
 pub use machine::Input;
+pub use machine::refused::{NextLoader, Started};
 pub use orders::InstallOrder;
 pub use rack::{Arm, Armed, Rack};
-pub use refused::NextLoader;
 
 use crate::config::ConfigError;
 use crate::model::{BuildId, NodeName, OperationId};

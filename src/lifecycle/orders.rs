@@ -87,6 +87,7 @@ impl Rack {
             phases: Vec::new(),
             outcome: BuildOutcome::Running,
             reason: None,
+            question: None,
             started: now,
             ended: None,
             manifest: None,

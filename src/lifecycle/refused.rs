@@ -1,8 +1,24 @@
 //! Firmware that does not start its loader, and a loader that does not start
 //! its kernel: the part of a build's life that Secure Boot decides.
 
-use super::machine::Machine;
+use super::Machine;
 use crate::model::{Outcome, Phase};
+
+/// Whether what was given was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Started {
+    /// The firmware fetched this loader whole and began anew.
+    LoaderRefused {
+        /// The loader's file.
+        loader: &'static str,
+        /// What the node is given instead.
+        next: NextLoader,
+    },
+    /// The kernel went out whole.
+    KernelSent,
+    /// The loader says that it could not start the kernel.
+    KernelRefused,
+}
 
 /// What firmware is given that did not start its loader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +47,18 @@ pub(super) fn never_ran(limit: i64) -> String {
 }
 
 impl Machine<'_> {
+    /// Takes what was seen of it.
+    pub(super) fn started(&mut self, s: Started) {
+        match s {
+            Started::LoaderRefused { loader, next } => self.loader_refused(loader, next),
+            Started::KernelSent => self.note_kernel_sent(),
+            Started::KernelRefused => self.kernel_refused(),
+        }
+    }
+
     /// The firmware did not start what it was given; the packet that shows it
     /// is answered with another loader already.
-    pub(super) fn loader_refused(&mut self, loader: &str, next: NextLoader) {
+    fn loader_refused(&mut self, loader: &str, next: NextLoader) {
         if !matches!(self.build.phase, Phase::Dhcp | Phase::Loader) {
             return;
         }
@@ -78,7 +103,7 @@ impl Machine<'_> {
 
     /// GRUB had the kernel whole and would not start it: another attempt ends
     /// the same way. Without the kernel it is the transfer that failed.
-    pub(super) fn kernel_refused(&mut self) {
+    fn kernel_refused(&mut self) {
         if self.kernel_sent() {
             self.fail(format!(
                 "the kernel was fetched whole and GRUB did not start it; {UNSIGNED}"
@@ -91,7 +116,7 @@ impl Machine<'_> {
     }
 
     /// The loader has the kernel.
-    pub(super) fn note_kernel_sent(&mut self) {
+    fn note_kernel_sent(&mut self) {
         self.enter_from(Phase::Kernel, Phase::Loader);
         if self.build.phase == Phase::Kernel
             && let Some(p) = self.build.phases.last_mut()

@@ -1,11 +1,14 @@
 //! What Secure Boot makes of a build, by table.
 
-use super::super::machine::{Effect, Input, step};
-use super::NextLoader;
+use super::super::{Effect, Input, step};
+use super::{NextLoader, Started};
 use crate::config::Deadlines;
 use crate::model::{
     Build, BuildId, BuildInputs, BuildOutcome, ClientKind, Digest, OperationId, Phase, Time,
 };
+
+const SENT: Input = Input::Started(Started::KernelSent);
+const REFUSED: Input = Input::Started(Started::KernelRefused);
 
 fn at(s: i64) -> Time {
     Time::from_second(1_000_000 + s).unwrap()
@@ -23,6 +26,7 @@ fn build() -> Build {
             image_digest: Digest::of(b"i"),
             profile: "docker".parse().unwrap(),
             profile_digest: Digest::of(b"p"),
+            method: Default::default(),
             baked: true,
             config_commit: None,
             templates: Default::default(),
@@ -37,6 +41,7 @@ fn build() -> Build {
         ended: None,
         manifest: None,
         disk: None,
+        question: None,
     };
     let dhcp = Input::Dhcp(ClientKind::Pxe, Time::MAX);
     for i in [Input::Start, Input::Powered("on".into()), dhcp, Input::LoaderAsked] {
@@ -51,7 +56,7 @@ fn take(b: &mut Build, i: Input, s: i64) -> Vec<Effect> {
 }
 
 fn refused(next: NextLoader) -> Input {
-    Input::LoaderRefused { loader: "snponly.efi", next }
+    Input::Started(Started::LoaderRefused { loader: "snponly.efi", next })
 }
 
 fn reason(b: &Build) -> String {
@@ -67,7 +72,7 @@ fn a_refused_loader_is_said_and_the_signed_one_gets_the_phase_s_whole_time() {
     assert!(reason(&b).contains("Secure Boot is probably on"), "{}", reason(&b));
     take(&mut b, Input::Tick, limit + 1);
     assert_eq!((b.phase, b.attempt), (Phase::Loader, 1), "the signed loader has its time");
-    for i in [Input::ScriptAsked, Input::KernelSent, Input::KernelFetched, Input::FactsSeen] {
+    for i in [Input::ScriptAsked, SENT, Input::KernelFetched, Input::FactsSeen] {
         take(&mut b, i, limit + 2);
     }
     assert_eq!(b.phase, Phase::Installer);
@@ -94,8 +99,8 @@ fn without_a_signed_loader_the_attempt_ends_with_what_to_install() {
 fn a_kernel_that_grub_does_not_start_fails_the_build_at_once_by_its_signature() {
     let mut b = build();
     take(&mut b, Input::ScriptAsked, 1);
-    take(&mut b, Input::KernelSent, 2);
-    take(&mut b, Input::KernelRefused, 3);
+    take(&mut b, SENT, 2);
+    take(&mut b, REFUSED, 3);
     assert_eq!((b.outcome, b.phase, b.attempt), (BuildOutcome::Failed, Phase::Kernel, 1));
     let why = b.reason.unwrap();
     assert!(why.contains("unsigned kernel is refused") && why.contains("sbverify"), "{why}");
@@ -105,7 +110,7 @@ fn a_kernel_that_grub_does_not_start_fails_the_build_at_once_by_its_signature() 
 fn a_kernel_that_was_not_fetched_whole_is_tried_again() {
     let mut b = build();
     take(&mut b, Input::ScriptAsked, 1);
-    let out = take(&mut b, Input::KernelRefused, 3);
+    let out = take(&mut b, REFUSED, 3);
     assert!(out.contains(&Effect::ArmAndPower));
     assert_eq!((b.outcome, b.attempt), (BuildOutcome::Running, 2));
 }
@@ -119,7 +124,7 @@ fn a_kernel_that_never_ran_is_given_up_by_its_deadline_and_the_reason_names_the_
             Input::Powered("on".into()),
             Input::Dhcp(ClientKind::Pxe, Time::MAX),
             Input::ScriptAsked,
-            Input::KernelSent,
+            SENT,
         ] {
             take(&mut b, i, now);
         }
@@ -130,7 +135,7 @@ fn a_kernel_that_never_ran_is_given_up_by_its_deadline_and_the_reason_names_the_
     assert!(why.contains("it never ran") && why.contains("unsigned kernel"), "{why}");
     // With its ramdisks it is another matter.
     let mut b = build();
-    for i in [Input::ScriptAsked, Input::KernelSent, Input::KernelFetched] {
+    for i in [Input::ScriptAsked, SENT, Input::KernelFetched] {
         take(&mut b, i, 1);
     }
     assert!(!reason(&b).contains("ramdisks"), "{}", reason(&b));

@@ -63,11 +63,38 @@ ulid_id!(
     BuildId, "b-"
 );
 
+/// How an image gets onto a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// The agent writes a root file system.
+    #[default]
+    Image,
+    /// The Debian installer.
+    Preseed,
+    /// The Ubuntu installer.
+    Autoinstall,
+}
+
+impl Method {
+    /// The distribution's own installer runs on the node, not the agent.
+    pub fn is_installer(self) -> bool {
+        self != Method::Image
+    }
+
+    fn is_image(&self) -> bool {
+        *self == Method::Image
+    }
+}
+
 /// What went into a build, enough to make the same one again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildInputs {
     /// Image name.
     pub image: Name,
+    /// How it gets onto the disk.
+    #[serde(default, skip_serializing_if = "Method::is_image")]
+    pub method: Method,
     /// Digest of the image's description, which names every file's digest.
     pub image_digest: Digest,
     /// Profile name.
@@ -125,6 +152,9 @@ pub struct Build {
     /// Why it failed, or what it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What the installer asks and waits for, while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
     /// Start.
     pub started: Time,
     /// End.

@@ -5,6 +5,8 @@
 //! | request | body | when |
 //! |---|---|---|
 //! | `GET /node/plan` | → [`InstallPlan`] | once the network is up |
+//! | `GET /node/early`, `/node/late` | → shell | by the distribution's installer, in place of the agent |
+//! | `GET /node/agent` | → the agent's program | by `late`, for the installed system |
 //! | `POST /node/facts` | [`Facts`](super::Facts) | before anything is touched |
 //! | `POST /node/phase` | [`PhaseReport`] | a phase begins, and once a second while bytes move |
 //! | `POST /node/log?offset=N` | text | new log text, `N` bytes of which came before |
@@ -16,6 +18,7 @@
 
 use super::{BuildId, Digest, DiskHint, Firmware, Mac, Name, NodeName, Phase, Time};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 /// How the installed system is started.
@@ -133,6 +136,31 @@ pub struct SignedCertificate {
     pub expires: Time,
 }
 
+/// What the distribution's own installer is told beside the rest, where it
+/// makes the node and not the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallerPlan {
+    /// Which release's preseed file, such as `debian-13`; empty: autoinstall.
+    pub release: String,
+    /// Directory of the packages on this server, such as `/installer/debian-13`.
+    pub directory: String,
+    /// Suite, such as `trixie`.
+    pub suite: String,
+    /// Suite of the installer's components, where it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub udeb_suite: Option<String>,
+    /// Directory of the security updates on this server; none: not during
+    /// the install.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security: Option<String>,
+    /// Packages beside the base system.
+    #[serde(default)]
+    pub packages: Vec<String>,
+    /// Labels of the node.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
 /// Everything the agent needs to make the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstallPlan {
@@ -145,8 +173,12 @@ pub struct InstallPlan {
     pub now: Time,
     /// Disk to wipe.
     pub disk: DiskHint,
-    /// Root file system.
-    pub rootfs: RootfsPlan,
+    /// Root file system, where the agent writes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rootfs: Option<RootfsPlan>,
+    /// For the distribution's own installer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installer: Option<InstallerPlan>,
     /// Arguments for the installed kernel, such as consoles.
     pub kernel_args: String,
     /// Users.

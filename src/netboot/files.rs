@@ -198,6 +198,7 @@ impl BootFiles {
         match file {
             "kernel" => Some(Found::File(i.kernel)),
             "ramdisk" => Some(Found::File(i.ramdisk)),
+            "extra" => i.extra.map(Found::File),
             "agent" => Some(Found::Agent(self.agent.clone())),
             // GRUB asks for it when it cannot go on: asking is the message.
             "failed.cfg" => {

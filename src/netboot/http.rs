@@ -67,7 +67,7 @@ async fn loader(
     // EDK2 asks for the head first, to learn the size.
     if let Some(n) = node.filter(|_| method == Method::GET) {
         s.files.boots().fetched(&n.name, Fetch::Loader(file.clone()));
-        count = Some(Count::new(s.clone(), n.name, file));
+        count = Some(Count::new(s.clone(), n.name, file, false));
     }
     send_file(path, &headers, None, count).await
 }
@@ -98,7 +98,9 @@ async fn own_file(
             None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         };
     }
-    let count = Count::new(s.clone(), node.name.clone(), file.clone());
+    let last = node.installing.as_ref().and_then(|i| i.ramdisks().last().copied());
+    let last = last == Some(file.as_str());
+    let count = Count::new(s.clone(), node.name.clone(), file.clone(), last);
     let count = (method == Method::GET).then_some(count);
     match s.files.own_file(node, &file) {
         None => not_found(),
@@ -241,16 +243,17 @@ struct Count {
     node: NodeName,
     file: String,
     began: Instant,
+    last: bool,
 }
 
 impl Count {
-    fn new(server: Arc<BootHttp>, node: NodeName, file: String) -> Self {
-        Self { server, node, file, began: Instant::now() }
+    fn new(server: Arc<BootHttp>, node: NodeName, file: String, last: bool) -> Self {
+        Self { server, node, file, began: Instant::now(), last }
     }
 
     fn report(&self, bytes: u64, whole: bool) {
         let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let what = Fetch::File { name: self.file.clone(), bytes, millis, whole };
+        let what = Fetch::File { name: self.file.clone(), bytes, millis, whole, last: self.last };
         self.server.files.boots().fetched(&self.node, what);
     }
 }

@@ -21,7 +21,7 @@ pub mod ra;
 pub mod refusal;
 pub mod script;
 
-use crate::model::{Arch, BuildId, Firmware, Mac, Name, NodeName, Secret};
+use crate::model::{Arch, BuildId, Firmware, Mac, Method, Name, NodeName, Secret};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -36,10 +36,32 @@ pub struct Installing {
     pub kernel: PathBuf,
     /// Ramdisk file.
     pub ramdisk: PathBuf,
+    /// What is laid over the ramdisk: the installers' keyring and certificate.
+    pub extra: Option<PathBuf>,
+    /// Who installs.
+    pub method: Method,
+    /// Where the installer's log goes: UDP port on our address.
+    pub log_port: Option<u16>,
     /// Kernel arguments before ours.
     pub kernel_args: String,
     /// The build's token, for the kernel's command line.
     pub token: Secret,
+}
+
+impl Installing {
+    /// The ramdisks in the order in which the kernel must find them. The
+    /// agent's first: UEFI joins them without padding, its length is a
+    /// multiple of 512 and the ramdisk's is not, and the kernel wants the next
+    /// to begin at a multiple of 4. An installer's own is padded, and what
+    /// comes after it takes the place of files in it. The last one fetched is
+    /// the end of the step.
+    pub fn ramdisks(&self) -> &'static [&'static str] {
+        match (self.method, &self.extra) {
+            (Method::Image, _) => &["agent", "ramdisk"],
+            (_, Some(_)) => &["ramdisk", "extra"],
+            (_, None) => &["ramdisk"],
+        }
+    }
 }
 
 /// A node as booting sees it.
@@ -72,7 +94,7 @@ pub enum Fetch {
     Failed,
     /// One of the installer's files; `whole` when its last byte went out.
     File {
-        /// `kernel`, `ramdisk`, `agent` or a loader's.
+        /// `kernel`, `ramdisk`, `agent`, `extra` or a loader's.
         name: String,
         /// Bytes sent.
         bytes: u64,
@@ -80,6 +102,8 @@ pub enum Fetch {
         millis: u64,
         /// To the end.
         whole: bool,
+        /// The last one: what was fetched can be started.
+        last: bool,
     },
 }
 

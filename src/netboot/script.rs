@@ -4,7 +4,7 @@
 use super::decide::Server;
 use super::{BootNode, Installing};
 use crate::config::Network;
-use crate::model::{Firmware, Secret};
+use crate::model::{Firmware, Method, Secret};
 use crate::template::{Rendered, Syntax, TemplateError, Templates};
 use serde_json::json;
 use std::path::PathBuf;
@@ -30,6 +30,11 @@ impl Scripts {
     pub fn new(site: PathBuf, server: Server, network: Network) -> Self {
         let templates = Templates::new(site, SHIPPED, Syntax::BootScript);
         Self { templates, server, network }
+    }
+
+    /// Our end of the boot network.
+    pub fn server(&self) -> Server {
+        self.server
     }
 
     /// The iPXE script for `node` as it now is.
@@ -66,13 +71,18 @@ impl Scripts {
         let path = format!("/boot/{}", node.mac.hyphenated());
         let base = format!("{}{path}", self.server.base());
         let (image, build, args) = match &node.installing {
+            Some(i) if i.method.is_installer() => {
+                (i.image.to_string(), i.build.to_string(), self.installer_args(node, i, &base))
+            }
             Some(i) => (i.image.to_string(), i.build.to_string(), self.kernel_args(node, i)),
             None => Default::default(),
         };
+        let ramdisks = node.installing.as_ref().map(Installing::ramdisks).unwrap_or_default();
         json!({
             "node": node.name, "mac": node.mac, "address": node.address, "base": base,
             "path": path,
             "installing": node.installing.is_some(), "image": image, "build": build, "args": args,
+            "ramdisks": ramdisks,
         })
     }
 
@@ -94,6 +104,35 @@ impl Scripts {
     }
 }
 
+/// What a distribution's installer reads from its command line. The token is
+/// not on it: the preseed file has it, and the kernel's line is in every log.
+impl Scripts {
+    fn installer_args(&self, node: &BootNode, i: &Installing, base: &str) -> String {
+        if i.method == Method::Autoinstall {
+            let args = format!("{} ip=dhcp autoinstall ds=nocloud-net;s={base}/", i.kernel_args);
+            return args.trim().to_owned();
+        }
+        let log = match i.log_port {
+            // busybox's syslogd sends each line as one datagram.
+            Some(p) => format!(" log_host={} log_port={p}", self.server.address),
+            None => String::new(),
+        };
+        let domain = match self.network.domain.as_str() {
+            // Left out, the installer would ask for it.
+            "" => " domain=unassigned-domain".to_owned(),
+            d => format!(" domain={d}"),
+        };
+        let args = format!(
+            "{} auto=true priority=critical url={base}/preseed.cfg hostname={}{domain} \
+             BOOTIF=01-{} firmware=never{log} DEBCONF_DEBUG=5",
+            i.kernel_args,
+            node.name,
+            node.mac.hyphenated(),
+        );
+        args.trim().to_owned()
+    }
+}
+
 /// A node that looks like one being installed, for the lint.
 fn example() -> Option<BootNode> {
     Some(BootNode {
@@ -108,6 +147,9 @@ fn example() -> Option<BootNode> {
             image: "debian-12".parse().ok()?,
             kernel: PathBuf::new(),
             ramdisk: PathBuf::new(),
+            extra: None,
+            method: Method::Image,
+            log_port: None,
             kernel_args: "console=ttyS0".into(),
             token: Secret::new("example"),
         }),

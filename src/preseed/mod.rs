@@ -10,6 +10,8 @@
 
 mod debconf;
 mod lint;
+mod plan;
+mod progress;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -18,6 +20,8 @@ mod yaml;
 
 pub use debconf::{Answer, parse as parse_answers};
 pub use lint::Finding;
+pub use plan::Around;
+pub use progress::{Progress, Sign};
 pub use values::{Disk, InvalidValue, Mirror, ProfileScripts, Security, Values};
 
 use crate::model::Secret;

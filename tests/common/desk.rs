@@ -193,6 +193,7 @@ pub fn deadlines(text: &str) -> Deadlines {
 pub fn inputs() -> BuildInputs {
     BuildInputs {
         image: "debian-12".parse().unwrap(),
+        method: Default::default(),
         image_digest: Digest::of(b"image"),
         profile: "base".parse().unwrap(),
         profile_digest: Digest::of(b"profile"),
@@ -211,12 +212,13 @@ pub fn order(n: u8) -> InstallOrder {
         node: host,
         now: Time::now(),
         disk: Default::default(),
-        rootfs: RootfsPlan {
+        rootfs: Some(RootfsPlan {
             data: "/d".into(),
             index: "/i".into(),
             index_digest: Digest::of(b"index"),
             bytes: 1,
-        },
+        }),
+        installer: None,
         kernel_args: String::new(),
         users: vec![],
         network: NetworkPlan {

@@ -1,0 +1,139 @@
+//! The installers' logs, from the network to the log of each build, and what
+//! they show of its progress.
+//!
+//! Lines wait in a queue of bounded length and are appended many at a time;
+//! what does not fit is counted, not waited for: a log that is lost in parts
+//! is no reason to lose anything else.
+
+use crate::lifecycle::{Input, LifeError, Rack};
+use crate::model::{BuildId, NodeName};
+use crate::preseed::{Progress, Sign};
+use crate::store::StoreError;
+use crate::syslog::{Line, Sink};
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// Lines that may wait.
+const QUEUE: usize = 16384;
+/// Bytes kept of one build's log, the agent's part included.
+const LIMIT: u64 = 32 << 20;
+/// How often progress without news is told.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// The end that the receiver holds.
+#[derive(Clone)]
+pub struct Lines {
+    to: mpsc::Sender<(Ipv4Addr, Line)>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Lines {
+    /// Lines that did not fit.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Sink for Lines {
+    fn line(&self, from: Ipv4Addr, line: Line) {
+        if self.to.try_send((from, line)).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The queue's two ends.
+pub fn queue() -> (Lines, mpsc::Receiver<(Ipv4Addr, Line)>) {
+    let (to, from) = mpsc::channel(QUEUE);
+    (Lines { to, lost: Arc::default() }, from)
+}
+
+/// What is known of one installer.
+struct Running {
+    build: BuildId,
+    progress: Progress,
+    told: Instant,
+}
+
+/// The end that writes.
+pub struct InstallerLog {
+    /// The rack.
+    pub rack: Arc<Rack>,
+    /// Directory of the builds' logs.
+    pub logs: PathBuf,
+}
+
+impl InstallerLog {
+    /// Works until the queue is closed.
+    pub async fn run(self, mut from: mpsc::Receiver<(Ipv4Addr, Line)>) {
+        let mut known: HashMap<NodeName, Running> = HashMap::new();
+        let mut waiting = Vec::new();
+        while from.recv_many(&mut waiting, 512).await > 0 {
+            let mut texts: BTreeMap<BuildId, String> = BTreeMap::new();
+            let mut inputs: Vec<(NodeName, Input)> = Vec::new();
+            for (address, line) in waiting.drain(..) {
+                let Some((node, build)) = self.build_at(address) else { continue };
+                let fresh = || Running {
+                    build: build.clone(),
+                    progress: Progress::default(),
+                    told: Instant::now(),
+                };
+                let r = known.entry(node.clone()).or_insert_with(fresh);
+                if r.build != build {
+                    *r = fresh();
+                }
+                let text = texts.entry(build).or_default();
+                text.push_str(&format!("{}: {}\n", line.program, line.text));
+                match r.progress.read(&line.program, &line.text) {
+                    Sign::Asks(question) => inputs.push((node, Input::Asked(question))),
+                    Sign::Goes(what) => {
+                        let quiet = what.is_none() && r.told.elapsed() < QUIET;
+                        let follows_question = inputs
+                            .last()
+                            .is_some_and(|(n, i)| *n == node && matches!(i, Input::Asked(_)));
+                        if !quiet || follows_question {
+                            r.told = Instant::now();
+                            inputs.push((node, Input::Progress(what)));
+                        }
+                    }
+                    Sign::Nothing => {}
+                }
+            }
+            for (build, text) in texts {
+                let path = self.logs.join(format!("{build}.log"));
+                let done = tokio::task::spawn_blocking(move || append(&path, &text)).await;
+                if let Ok(Err(e)) = done {
+                    tracing::error!(%build, error = %e, "the installer's log cannot be written");
+                }
+            }
+            for (node, input) in inputs {
+                match self.rack.observe(&node, input).await {
+                    // The store is away: the next line says as much.
+                    Ok(()) | Err(LifeError::Store(StoreError::Unavailable { .. })) => {}
+                    Err(e) => tracing::error!(%node, error = %e, "progress could not be used"),
+                }
+            }
+        }
+    }
+
+    /// Which install the machine at `address` is in the middle of.
+    fn build_at(&self, address: Ipv4Addr) -> Option<(NodeName, BuildId)> {
+        let node = self.rack.view().inventory.by_address(address)?.spec.name.clone();
+        let build = self.rack.running_build(&node)?;
+        build.inputs.method.is_installer().then(|| (node, build.id.clone()))
+    }
+}
+
+fn append(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    if file.metadata()?.len() + text.len() as u64 > LIMIT {
+        return Ok(());
+    }
+    file.write_all(text.as_bytes())
+}
