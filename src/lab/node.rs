@@ -79,7 +79,8 @@ pub fn bmc_command(dir: &Path) -> Command {
 /// What differs from boot to boot.
 #[derive(Debug, Clone, Default)]
 pub struct Boot {
-    /// From the network; else from the disk, and from nothing else.
+    /// From the network (under UEFI, then from the disk); else from the disk,
+    /// and from nothing else.
     pub network: bool,
     /// No disk in the machine.
     pub no_disk: bool,
@@ -114,8 +115,13 @@ pub fn qemu_command(lab: &Lab, index: usize, boot: &Boot) -> Command {
         index + 1
     ));
     c.args(["-device", "virtio-rng-pci"]);
-    let (net_index, disk_index) =
-        if boot.network { (",bootindex=1", "") } else { ("", ",bootindex=1") };
+    // EDK2 makes nothing of a disk that is not in its boot order, and GRUB from
+    // the network would not find it.
+    let (net_index, disk_index) = match (boot.network, firmware.is_uefi()) {
+        (true, false) => (",bootindex=1", ""),
+        (true, true) => (",bootindex=1", ",bootindex=2"),
+        (false, _) => ("", ",bootindex=1"),
+    };
     let rom = if firmware.is_uefi() { ",romfile=" } else { "" };
     c.arg("-netdev")
         .arg(format!("tap,id=n0,ifname={},script=no,downscript=no", super::net::tap(index)));
