@@ -1,6 +1,7 @@
 # make test   all tests, real boots included (root, about half an hour)
 # make demo   from a fresh machine to a node installed by network
 # make bench  side by side with the peers
+# make test-chains  boot chains with real firmware
 # make test-registry-full  the registry with 5 GiB layers and for ten minutes
 
 SHELL := /bin/bash
@@ -15,7 +16,7 @@ BIN := $(abspath $(or $(CARGO_TARGET_DIR),target)/release)
 AGENT := $(abspath $(or $(CARGO_TARGET_DIR),target)/agent/provision-agent)
 export PROVISION_AGENT := $(AGENT)
 
-.PHONY: test test-registry-full test-installers demo bench release deps build agent image lint unit e2e fuzz clean-lab
+.PHONY: test test-registry-full test-installers test-chains demo bench release deps build agent image lint unit e2e fuzz clean-lab
 
 test: deps lint build image unit e2e
 	@echo "== all tests passed"
@@ -62,6 +63,12 @@ e2e: build image
 	for t in e2e e2e_deployment e2e_demo; do
 	  cargo test $(FAST) --test $$t -- --test-threads=1 --nocapture; done
 
+# Boot chains: Secure Boot, UEFI HTTP boot, pxelinux, an unsigned kernel.
+# Emulated firmware checks signatures slowly.
+test-chains: build image
+	@echo "== boot chains"
+	cargo test $(FAST) --test e2e_chains -- --test-threads=1 --nocapture
+
 demo: deps build
 	@PROVISION_AGENT=$(AGENT) $(BIN)/provision lab demo --firmware $(FIRMWARE)
 
@@ -86,4 +93,4 @@ fuzz: deps
 	for t in dhcp_packet tftp_packet; do cargo +nightly fuzz run $$t -- -max_total_time=600; done
 
 clean-lab:
-	@for l in image lab e2ebios e2etwo e2ekill e2efail e2eapi e2eredis e2euser e2edep e2epre e2eask; do $(BIN)/provision lab down --name $$l; done
+	@for l in image lab e2ebios e2etwo e2ekill e2efail e2eapi e2eredis e2euser e2edep e2epre e2eask chsec chbad chhttp chsechtt chlx; do $(BIN)/provision lab down --name $$l; done

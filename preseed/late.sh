@@ -28,11 +28,7 @@ printf '%s ALL=(ALL:ALL) NOPASSWD: ALL\n' "$user" > "/target/etc/sudoers.d/provi
 chmod 440 "/target/etc/sudoers.d/provision-$user"
 
 echo "time and labels"
-mkdir -p /target/etc/systemd/time# Said again by the installed system, where this one is lost. A system that
-# is not complete does not call itself installed.
-(umask 077 && cp /run/provision/installed /target/etc/provision/installed.json)
-ln -sf /etc/systemd/system/provision-agent.service /target/etc/systemd/system/multi-user.target.wants/
-syncd.conf.d /target/etc/provision
+mkdir -p /target/etc/systemd/timesyncd.conf.d /target/etc/provision
 printf '[Time]\nNTP=%s\n' {{ ntp | join(" ") | sh }} > /target/etc/systemd/timesyncd.conf.d/provision.conf
 {
     :
@@ -90,4 +86,8 @@ done
 printf '{"manifest":"sha256:%s","disk":"/dev/%s","firmware":"%s","host_keys":[%s]}' \
     "$(sha256sum /target/var/lib/dpkg/status | cut -d ' ' -f 1)" "$(cat /run/provision/disk)" \
     "$([ -d /sys/firmware/efi ] && echo uefi || echo bios)" "$keys" > /run/provision/installed
+# Said again by the installed system, where this one is lost. A system that
+# is not complete does not call itself installed.
+(umask 077 && cp /run/provision/installed /target/etc/provision/installed.json)
+ln -sf /etc/systemd/system/provision-agent.service /target/etc/systemd/system/multi-user.target.wants/
 sync

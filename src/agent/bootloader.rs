@@ -5,6 +5,7 @@
 use super::AgentError;
 use super::bootorder::{self, order_text};
 use super::chroot::run;
+use super::facts;
 use super::journal::say;
 use super::partition::Partitions;
 use super::target::{Kind, Target};
@@ -15,6 +16,9 @@ use std::time::Duration;
 
 /// Label of our UEFI boot entry, and the directory on the system partition.
 const LABEL: &str = "debian";
+/// What makes a disk that Secure Boot starts, where Debian's packages put it.
+const SIGNED: [&str; 2] =
+    ["/usr/lib/shim/shimx64.efi.signed", "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"];
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Modules of GRUB that our configuration uses; the rest is not copied.
@@ -44,18 +48,37 @@ pub fn install(
     let modules_argument = format!("--install-modules={modules}");
     arguments.push(&modules_argument);
     let id = format!("--bootloader-id={LABEL}");
+    let signed = firmware == Firmware::Uefi && SIGNED.iter().all(|f| target.path(f).is_file());
+    if firmware == Firmware::Uefi && !signed && facts::secure_boot() == Some(true) {
+        return Err(failed(
+            "Secure Boot is on and this image has no signed boot loader, so the disk would not \
+             start: build the image with the packages shim-signed and grub-efi-amd64-signed, or \
+             switch Secure Boot off"
+                .into(),
+        ));
+    }
     if firmware == Firmware::Uefi {
         // The entry is ours to make: grub-install would put it in front of
         // the network.
         arguments.extend(["--target=x86_64-efi", "--efi-directory=/boot/efi", "--no-nvram", &id]);
+        if signed {
+            // Debian's: shim, GRUB, and shim's key manager, all as signed.
+            arguments.push("--uefi-secure-boot");
+        }
     } else {
         arguments.extend(["--target=i386-pc", &device]);
     }
     run(target, &arguments, PATIENCE).map_err(|e| failed(e.to_string()))?;
-    target.manifest.note("grub", if firmware == Firmware::Uefi { "x86_64-efi" } else { "i386-pc" });
+    let kind = match (firmware, signed) {
+        (Firmware::Uefi, true) => "x86_64-efi-signed",
+        (Firmware::Uefi, false) => "x86_64-efi",
+        _ => "i386-pc",
+    };
+    target.manifest.note("grub", kind);
     if firmware == Firmware::Uefi {
-        removable_path(target).map_err(|e| failed(format!("EFI/BOOT: {e}")))?;
-        if let Err(e) = firmware_entry(target, &device) {
+        removable_path(target, signed).map_err(|e| failed(format!("EFI/BOOT: {e}")))?;
+        let first = if signed { "shimx64.efi" } else { "grubx64.efi" };
+        if let Err(e) = firmware_entry(target, &device, first) {
             // The removable path boots all the same.
             say(format_args!(
                 "no boot entry in the firmware: {e}; it will find \\EFI\\BOOT itself"
@@ -66,15 +89,28 @@ pub fn install(
 }
 
 /// `\EFI\BOOT\BOOTX64.EFI`, which firmware starts that has lost its entries.
-fn removable_path(target: &Target) -> io::Result<()> {
-    let from = target.path(&format!("/boot/efi/EFI/{LABEL}/grubx64.efi"));
+/// Signed, it is shim, which looks for GRUB beside itself. Shim's own fallback
+/// program is left out: it would make a boot entry in front of the network.
+fn removable_path(target: &Target, signed: bool) -> io::Result<()> {
+    let from = target.path(&format!("/boot/efi/EFI/{LABEL}"));
     let dir = target.path("/boot/efi/EFI/BOOT");
     fs::create_dir_all(&dir)?;
-    fs::copy(from, dir.join("BOOTX64.EFI"))?;
+    if !signed {
+        fs::copy(from.join("grubx64.efi"), dir.join("BOOTX64.EFI"))?;
+        return Ok(());
+    }
+    fs::copy(from.join("shimx64.efi"), dir.join("BOOTX64.EFI"))?;
+    for beside in ["grubx64.efi", "mmx64.efi"] {
+        fs::copy(from.join(beside), dir.join(beside))?;
+    }
     Ok(())
 }
 
-fn firmware_entry(target: &Target, device: &str) -> Result<(), super::chroot::ChrootError> {
+fn firmware_entry(
+    target: &Target,
+    device: &str,
+    first: &str,
+) -> Result<(), super::chroot::ChrootError> {
     let efibootmgr = |arguments: &[&str]| {
         let mut all = vec!["efibootmgr"];
         all.extend_from_slice(arguments);
@@ -84,7 +120,7 @@ fn firmware_entry(target: &Target, device: &str) -> Result<(), super::chroot::Ch
     for old in before.labelled(LABEL) {
         efibootmgr(&["-q", "-b", &format!("{old:04X}"), "-B"])?;
     }
-    let loader = format!("\\EFI\\{LABEL}\\grubx64.efi");
+    let loader = format!("\\EFI\\{LABEL}\\{first}");
     let made = efibootmgr(&["-v", "-C", "-d", device, "-p", "2", "-L", LABEL, "-l", &loader])?;
     let after = bootorder::parse(&made);
     if let Some(new) = after.labelled(LABEL).last() {

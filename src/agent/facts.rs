@@ -22,6 +22,7 @@ pub fn gather() -> Facts {
         disks: disks(),
         nics: nics(),
         firmware: firmware(),
+        secure_boot: secure_boot(),
         hardware: format!("{} {}", dmi("sys_vendor"), dmi("product_name")).trim().to_owned(),
         serial: dmi("product_serial"),
         bios_version: dmi("bios_version"),
@@ -31,6 +32,15 @@ pub fn gather() -> Facts {
 /// The firmware that this kernel was started by.
 pub fn firmware() -> Firmware {
     if Path::new("/sys/firmware/efi").exists() { Firmware::Uefi } else { Firmware::Bios }
+}
+
+/// Whether the firmware enforces signatures: the global variable `SecureBoot`
+/// is 1 (UEFI 2.10 §3.3), behind four bytes of attributes. `None` without
+/// UEFI, or where its variables cannot be read.
+pub fn secure_boot() -> Option<bool> {
+    let name = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+    let content = fs::read(Path::new("/sys/firmware/efi/efivars").join(name)).ok()?;
+    content.get(4).map(|v| *v == 1)
 }
 
 fn memory(meminfo: &str) -> u64 {

@@ -40,10 +40,13 @@ fn yes() -> bool {
 
 fn shown(i: &Image) -> Value {
     let d = &i.description;
+    let signed = ["shimx64.efi", "grubx64.efi"].iter().all(|f| d.files.contains_key(*f));
     let bytes: u64 = d.files.values().map(|f| f.size).sum();
     json!({
         "name": i.name, "digest": i.digest, "os": d.os, "release": d.release,
         "version": d.version, "method": d.method, "kernel": d.kernel, "bytes": bytes,
+        // Installed nodes, and the network, start it under Secure Boot.
+        "signed_loaders": signed,
         "packages": d.provenance.package_count, "provenance": d.provenance,
         "installer": d.installer,
         "baked": i

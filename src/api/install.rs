@@ -130,7 +130,7 @@ async fn order(
             .as_ref()
             .map(|m| MirrorUsed { name: m.description.name.clone(), digest: m.digest }),
         config_commit,
-        templates: ["install.ipxe", "local.ipxe", "pxelinux.cfg"]
+        templates: ["install.ipxe", "local.ipxe", "pxelinux.cfg", "grub.cfg"]
             .into_iter()
             .filter_map(|t| Some((t.to_owned(), ctx.scripts.digest(t)?)))
             .collect::<BTreeMap<_, _>>(),

@@ -71,6 +71,7 @@ pub(super) async fn facts(
         if facts.firmware != Firmware::Auto {
             n.status.firmware_seen = facts.firmware;
         }
+        n.status.secure_boot = facts.secure_boot.or(n.status.secure_boot);
         n.status.facts = Some(facts);
     });
     give(&ctx, &build, Input::FactsSeen).await

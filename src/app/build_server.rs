@@ -96,6 +96,8 @@ async fn serve(
         config: config.clone(),
         key: key.clone(),
         observer: observer.clone(),
+        grubs: Default::default(),
+        refusals: Default::default(),
     });
     let net = &config.network;
     let scripts = Scripts::new(config.templates_dir.clone(), view.server(), net.clone());
@@ -109,15 +111,18 @@ async fn serve(
         bail!("{fault}");
     }
     let boots: Arc<dyn Boots> = view.clone();
-    let files = BootFiles::new(config.loaders_dir.clone(), scripts.clone(), boots);
-    for missing in files.missing() {
-        tracing::warn!(
-            loader = missing,
-            "not installed: nodes that need it cannot boot (apt install ipxe)"
-        );
-    }
     let agent = std::fs::read(&config.install.agent)
         .with_context(|| format!("the agent {} cannot be read", config.install.agent.display()))?;
+    let agent = bytes::Bytes::from(ramdisk::agent_cpio(&agent));
+    let files = BootFiles::new(config.loaders_dir.clone(), scripts.clone(), boots)
+        .with_agent(agent.clone());
+    for missing in files.missing() {
+        if missing.is_grave(config.uefi_loader) {
+            tracing::warn!("{missing}");
+        } else {
+            tracing::info!("{missing}");
+        }
+    }
 
     let stop = CancellationToken::new();
     let mut tasks: JoinSet<(&'static str, Result<()>)> = JoinSet::new();
@@ -140,7 +145,7 @@ async fn serve(
         true => Some(tftp::Server::bind(
             tftp::Settings::new(SocketAddr::from((net.address, 69))),
             Arc::new(TftpFiles(files.clone())),
-            Arc::new(observer.clone()),
+            view.clone(),
         )?),
         false => None,
     };
@@ -207,12 +212,7 @@ async fn serve(
         }),
         clock: Box::new(clock),
     });
-    let boot = Arc::new(BootHttp {
-        files,
-        images: Catalogue::open(&config.images_dir),
-        agent: ramdisk::agent_cpio(&agent).into(),
-    });
-    drop(agent);
+    let boot = Arc::new(BootHttp { files, images: Catalogue::open(&config.images_dir), agent });
 
     let started = NewEvent::new(Time::now(), "server", "server.start", Outcome::Ok)
         .with("version", env!("CARGO_PKG_VERSION"));

@@ -72,7 +72,21 @@ pub fn check(c: &Config) -> Result<()> {
     faults.extend(preseeds.lint().into_iter().map(|f| f.to_string()));
     let files = BootFiles::new(c.loaders_dir.clone(), scripts, Arc::new(NoNodes));
     for m in files.missing() {
-        faults.push(format!("loader {m} is not there: apt install ipxe"));
+        if m.is_grave(c.uefi_loader) {
+            faults.push(m.to_string());
+        } else {
+            println!("note       {m}");
+        }
+    }
+    if let Some(f) = files.loader("grubx64.efi", None)
+        && !crate::netboot::grub::speaks_http(&f)
+    {
+        println!(
+            "note       {} has no HTTP built in: nodes that boot by HTTP under Secure Boot need \
+             Debian 13's, as grubx64.efi in {}, or an image of Debian 13",
+            f.display(),
+            c.loaders_dir.display()
+        );
     }
     if !c.install.agent.is_file() {
         faults.push(format!("the agent {} is not there", c.install.agent.display()));

@@ -8,8 +8,10 @@
 
 use super::oui;
 use crate::api::Discovered;
-use crate::lifecycle::{Input, LifeError, Rack};
-use crate::model::{BuildId, ClientHints, Firmware, Mac, NewEvent, NodeName, Outcome, Time};
+use crate::lifecycle::{Input, LifeError, NextLoader, Rack, Started};
+use crate::model::{
+    BuildId, ClientHints, ClientKind, Firmware, Mac, NewEvent, NodeName, Outcome, Time,
+};
 use crate::netboot::Fetch;
 use crate::store::{Batch, Expect, StoreError, kind};
 use crate::{dhcp, tftp};
@@ -33,6 +35,11 @@ pub enum Seen {
     Tftp(tftp::Sighting),
     /// HTTP and loaders.
     Fetch(NodeName, Fetch),
+    /// A file of the node's build that went out whole by TFTP, and whether it
+    /// is the last one.
+    Sent(NodeName, String, bool),
+    /// Firmware that did not start this loader, and what it is given next.
+    Refused(NodeName, &'static str, NextLoader),
     /// A rendered text: build, file, text.
     Rendered(BuildId, String, String),
 }
@@ -157,6 +164,14 @@ impl Recorder {
                 None => Meaning { event: self.stranger(&s, now, batch), inputs: Vec::new() },
             },
             Seen::Tftp(s) => self.tftp(s, now),
+            Seen::Refused(node, loader, next) => Meaning {
+                event: None,
+                inputs: vec![(node, Input::Started(Started::LoaderRefused { loader, next }))],
+            },
+            Seen::Sent(node, file, last) => Meaning {
+                event: None,
+                inputs: sent(&file, last).map(|i| (node, i)).into_iter().collect(),
+            },
             Seen::Fetch(node, fetch) => self.fetch(node, fetch, now),
             Seen::Rendered(build, file, text) => {
                 let key = format!("{build}/{now}/{file}");
@@ -207,6 +222,9 @@ impl Recorder {
         }
         if let Some(f) = &s.boot_file {
             e = e.with("boot_file", f);
+        }
+        if s.hints.kind == ClientKind::HttpBoot && s.boot_file.is_none() && outcome == Outcome::Ok {
+            e = e.with("reason", crate::lifecycle::explain::NO_HTTP);
         }
         // In proxy mode an operating system is not answered, and tells as much.
         let answered = matches!(
@@ -260,10 +278,18 @@ impl Recorder {
         let (event, input) = match fetch {
             Fetch::Loader(file) => (e("boot.loader").with("file", file), Some(Input::LoaderAsked)),
             Fetch::Script => (e("http.script"), Some(Input::ScriptAsked)),
+            Fetch::Failed => {
+                let ev = e("boot.failed").with("reason", "GRUB could not start the kernel");
+                (
+                    NewEvent { outcome: Outcome::Failed, ..ev },
+                    Some(Input::Started(Started::KernelRefused)),
+                )
+            }
             Fetch::File { name, bytes, millis, whole, last } => {
+                let input = sent(&name, last).filter(|_| whole);
                 let ev = e("http.file").with("file", name).with("bytes", bytes).with("ms", millis);
                 let ev = if whole { ev } else { NewEvent { outcome: Outcome::Failed, ..ev } };
-                (ev, (whole && last).then_some(Input::KernelFetched))
+                (ev, input)
             }
         };
         let inputs = input.map(|i| (node, i)).into_iter().collect();
@@ -308,6 +334,15 @@ impl Recorder {
                 .with("vendor", &d.vendor)
                 .with("client", client(&s.hints))
         })
+    }
+}
+
+/// What it means that a file of the build went out whole.
+fn sent(file: &str, last: bool) -> Option<Input> {
+    match file {
+        _ if last => Some(Input::KernelFetched),
+        "kernel" => Some(Input::Started(Started::KernelSent)),
+        _ => None,
     }
 }
 

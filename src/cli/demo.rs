@@ -93,7 +93,9 @@ async fn is_baked(s: &Session, image: &Value, profile: &Name) -> Result<bool, Fa
     let items = all.get("items").and_then(Value::as_array);
     let now = items.into_iter().flatten().find(|p| p["name"] == profile.as_str());
     let baked = image.get("baked").and_then(|b| b.get(profile.as_str()));
-    Ok(baked.is_some() && baked == now.and_then(|p| p.get("digest")))
+    // Images of an earlier recipe have no signed loaders.
+    let signed = image.get("signed_loaders").is_none_or(|s| s == true);
+    Ok(signed && baked.is_some() && baked == now.and_then(|p| p.get("digest")))
 }
 
 /// ssh into a node of the lab, with the host key that the agent reported.

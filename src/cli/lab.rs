@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  provision lab up --nodes 4 --firmware uefi
+  provision lab up --nodes 4 --firmware uefi --secure-boot
   provision --server \"$(provision lab url)\" install node01 --profile docker
   provision lab console node01
   provision lab fault node02 bmc-silent on
@@ -100,6 +100,9 @@ pub(super) struct UpArgs {
     /// Their firmware
     #[arg(long, value_enum, default_value_t = FirmwareArg::Bios)]
     firmware: FirmwareArg,
+    /// With Secure Boot on, where they are UEFI
+    #[arg(long)]
+    secure_boot: bool,
     /// Memory of each, MiB
     #[arg(long, default_value_t = 2048)]
     memory: u32,
@@ -136,7 +139,11 @@ pub(super) struct UpArgs {
 enum FirmwareArg {
     Bios,
     Uefi,
-    /// Machines alternate.
+    /// UEFI with Secure Boot on.
+    UefiSecure,
+    /// UEFI that boots by HTTP alone.
+    UefiHttp,
+    /// Machines alternate between the first two.
     Both,
 }
 
@@ -154,9 +161,12 @@ impl UpArgs {
         let firmware = |i: usize| match self.firmware {
             FirmwareArg::Bios => LabFirmware::Bios,
             FirmwareArg::Uefi => LabFirmware::Uefi,
+            FirmwareArg::UefiSecure => LabFirmware::UefiSecure,
+            FirmwareArg::UefiHttp => LabFirmware::UefiHttp,
             FirmwareArg::Both if i.is_multiple_of(2) => LabFirmware::Bios,
             FirmwareArg::Both => LabFirmware::Uefi,
         };
+        let firmware = |i| if self.secure_boot { firmware(i).secured() } else { firmware(i) };
         Lab {
             name: self.name.name.clone(),
             dir: Lab::dir_of(&self.name.name),
@@ -287,7 +297,10 @@ fn status(lab: &Lab) -> Result<(), Fail> {
         let power = if ask("power get") == "1" { "on" } else { "off" };
         t.row(&[
             Lab::node_name(i),
-            format!("{fw:?}").to_lowercase(),
+            serde_json::to_value(fw)
+                .ok()
+                .and_then(|v| Some(v.as_str()?.to_owned()))
+                .unwrap_or_default(),
             power.into(),
             ask("boot get"),
             ask("boots"),

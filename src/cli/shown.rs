@@ -45,7 +45,11 @@ fn table(shown: &Shown) -> Table {
     }
     row("address", n.spec.address.to_string());
     row("macs", n.spec.macs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
-    row("firmware", n.effective_firmware().to_string());
+    let signed = match n.status.secure_boot {
+        Some(true) => ", Secure Boot on",
+        _ => "",
+    };
+    row("firmware", format!("{}{signed}", n.effective_firmware()));
     if let Some(b) = &n.spec.bmc {
         let driver = format!("{:?}", b.driver).to_lowercase();
         row("bmc", format!("{}:{} as {} by {driver}", b.address, b.port, b.user));

@@ -15,6 +15,7 @@ pub mod deployment;
 pub mod follow;
 pub mod ingest;
 pub mod link;
+mod netboot;
 pub mod nodes;
 pub mod resolved;
 pub mod services;

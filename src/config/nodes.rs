@@ -3,7 +3,9 @@
 //! what is there already, before anything is written.
 
 use super::{ConfigError, Network, from_toml, line_of};
-use crate::model::{Arch, BmcSpec, DiskHint, Firmware, Mac, NodeName, NodeSpec, PowerDriver};
+use crate::model::{
+    Arch, BmcSpec, DiskHint, Firmware, LOADER_LABEL, Loader, Mac, NodeName, NodeSpec, PowerDriver,
+};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -205,6 +207,9 @@ pub fn admit(spec: &mut NodeSpec, net: &Network, taken: &Taken) -> Result<(), St
             "labels of {name}: at most 64, keys to 64 and values to 256 printable characters"
         ));
     }
+    if let Some(l) = spec.labels.get(LOADER_LABEL) {
+        l.parse::<Loader>().map_err(|e| format!("label {LOADER_LABEL} of {name}: {e}"))?;
+    }
     let (lo, hi) = net.range;
     if spec.address.is_unspecified() {
         spec.address = (u32::from(lo)..=u32::from(hi))
@@ -340,6 +345,15 @@ mod tests {
         }
         assert_eq!(net.around([10, 8, 0, 20].into()).router, Some([10, 8, 0, 1].into()));
         assert_eq!(net.around([10, 1, 0, 10].into()).router, None);
+    }
+
+    #[test]
+    fn a_loader_that_does_not_exist_is_refused_with_those_that_do() {
+        let e = read(&format!("{A}labels={{loader='pxelinx'}}\n")).unwrap_err();
+        for word in ["rack.toml:1:", "label loader of a", "\"pxelinx\"", "pxelinux (BIOS)"] {
+            assert!(e.contains(word), "{e}");
+        }
+        assert_eq!(read(&format!("{A}labels={{loader='grub'}}\n")).unwrap().len(), 1);
     }
 
     #[test]

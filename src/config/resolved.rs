@@ -5,7 +5,7 @@ use super::services::{self, Dns, TimeService};
 use super::subnets::{self, Relayed};
 use super::wire;
 use crate::model::plan::BootMethod;
-use crate::model::{Name, Phase};
+use crate::model::{Loader, Name, Phase};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -141,6 +141,8 @@ pub struct Config {
     pub tftp: bool,
     /// Where iPXE's and pxelinux's files are.
     pub loaders_dir: PathBuf,
+    /// What UEFI nodes are given whose firmware takes either: iPXE or GRUB.
+    pub uefi_loader: Loader,
     /// Port of the boot network's HTTP.
     pub http_port: u16,
     /// Names.
@@ -224,6 +226,7 @@ pub fn resolve(w: wire::Wire, base: &Path) -> Result<Config, Fault> {
         allow_other_servers: w.dhcp.allow_other_servers.unwrap_or(false),
         tftp: w.tftp.enabled.unwrap_or(true),
         loaders_dir: w.tftp.loaders_dir.map_or_else(|| "/usr/lib/ipxe".into(), |p| base.join(p)),
+        uefi_loader: super::netboot::uefi_loader(w.netboot)?,
         http_port: w.http.port.unwrap_or(8080),
         syslog: services::syslog(w.syslog)?,
         dns,

@@ -26,6 +26,8 @@ pub struct Wire {
     #[serde(default)]
     pub http: Http,
     #[serde(default)]
+    pub netboot: Netboot,
+    #[serde(default)]
     pub dns: Dns,
     #[serde(default)]
     pub time: Time,
@@ -97,6 +99,14 @@ pub struct Dhcp {
 pub struct Tftp {
     pub enabled: Option<bool>,
     pub loaders_dir: Option<PathBuf>,
+}
+
+/// `[netboot]`: which boot loader.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "documented key by key in docs/operations.md")]
+pub struct Netboot {
+    pub uefi_loader: Option<Spanned<String>>,
 }
 
 /// `[http]`: the boot network's plain HTTP.

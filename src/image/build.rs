@@ -184,8 +184,10 @@ pub fn build_image(
     let idx = out.join("rootfs.idx");
     write(&idx, index.to_text().as_bytes())?;
 
+    let loaders = signed_loaders(&tree, &out)?;
     let mut files = BTreeMap::new();
-    for file in ["kernel", "ramdisk", "packages.txt", "rootfs.zst", "rootfs.idx"] {
+    let made = ["kernel", "ramdisk", "packages.txt", "rootfs.zst", "rootfs.idx"];
+    for file in made.into_iter().chain(loaders) {
         files.insert(file.to_owned(), file_entry(&out.join(file))?);
     }
     let description = Description {
@@ -383,6 +385,19 @@ fn file_system(
     command.env("SOURCE_DATE_EPOCH", epoch.to_string());
     child::run("mke2fs", command, progress)?;
     ext4::settle_times(raw, epoch).map_err(BuildError::io(raw))
+}
+
+/// Copies the tree's own signed loaders beside the kernel that they start.
+fn signed_loaders(tree: &Path, out: &Path) -> Result<Vec<&'static str>, BuildError> {
+    let mut copied = Vec::new();
+    for (name, from) in recipe::LOADERS {
+        let from = tree.join(from);
+        if from.is_file() {
+            fs::copy(&from, out.join(name)).map_err(BuildError::io(&from))?;
+            copied.push(name);
+        }
+    }
+    Ok(copied)
 }
 
 pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), BuildError> {

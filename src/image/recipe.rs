@@ -27,7 +27,7 @@ pub fn find(name: &str) -> Option<&'static Recipe> {
 }
 
 /// Packages of every image.
-pub const PACKAGES: [&str; 29] = [
+pub const PACKAGES: [&str; 32] = [
     "apt",
     "linux-image-amd64",
     "initramfs-tools",
@@ -57,6 +57,19 @@ pub const PACKAGES: [&str; 29] = [
     "grub-pc-bin",
     "grub-efi-amd64-bin",
     "efibootmgr",
+    // Secure Boot: signed loaders, and the program that tells whether it is on.
+    "shim-signed",
+    "grub-efi-amd64-signed",
+    "mokutil",
+];
+
+/// The release's own signed loaders, as netboot gives them to a node that gets
+/// this image, and where its packages have them: a shim knows the keys of its
+/// own distribution's kernels only.
+pub const LOADERS: [(&str, &str); 3] = [
+    ("shimx64.efi", "usr/lib/shim/shimx64.efi.signed"),
+    ("grubx64.efi", "usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed"),
+    ("mmx64.efi", "usr/lib/shim/mmx64.efi.signed"),
 ];
 
 /// Firmware of network cards and controllers, added when the archive is

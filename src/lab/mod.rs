@@ -3,7 +3,7 @@
 //! `ipmi_sim`), an uplink for packages, and a build server in it.
 //!
 //! `space` makes and enters the namespaces, as root or without; `net` builds
-//! the network in them; `node` is a machine's directory and
+//! the network in them; `firmware` is what a machine begins with; `node` is a machine's directory and
 //! QEMU's command line; `supervisor` is the process that stands for the
 //! machine's hardware: it runs QEMU and `ipmi_sim`, holds power, boot device
 //! and faults; `chassis` is what the simulator calls to reach it; `server`
@@ -15,12 +15,15 @@
 //! crash. Used by `cli` and the tests.
 
 pub mod chassis;
+pub mod firmware;
 pub mod net;
 pub mod node;
 pub mod second;
 pub mod server;
 pub mod space;
 pub mod supervisor;
+
+pub use firmware::LabFirmware;
 
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -57,16 +60,6 @@ pub enum LabError {
 
 pub(crate) fn io_at(path: &Path) -> impl FnOnce(io::Error) -> LabError + '_ {
     move |source| LabError::Io { path: path.to_owned(), source }
-}
-
-/// Firmware of the virtual machines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LabFirmware {
-    /// SeaBIOS with iPXE in the card.
-    Bios,
-    /// EDK2 with its own PXE client, nothing in the card.
-    Uefi,
 }
 
 /// What a lab is made of; kept as `lab.json` in its directory.

@@ -21,11 +21,14 @@ pub fn prepare(lab: &Lab, index: usize) -> Result<(), LabError> {
         let f = fs::File::create(&path).map_err(io_at(&path))?;
         f.set_len(u64::from(lab.disk) << 30).map_err(io_at(&path))?;
     }
-    if lab.nodes.get(index) == Some(&LabFirmware::Uefi) {
-        let vars = Path::new("/usr/share/OVMF/OVMF_VARS_4M.fd");
+    if let Some(vars) = firmware(lab, index).variables() {
         fs::copy(vars, dir.join("vars.fd")).map_err(io_at(vars))?;
     }
     write_bmc(lab, index)
+}
+
+fn firmware(lab: &Lab, index: usize) -> LabFirmware {
+    lab.nodes.get(index).copied().unwrap_or(LabFirmware::Bios)
 }
 
 fn write_bmc(lab: &Lab, index: usize) -> Result<(), LabError> {
@@ -76,7 +79,8 @@ pub fn bmc_command(dir: &Path) -> Command {
 /// What differs from boot to boot.
 #[derive(Debug, Clone, Default)]
 pub struct Boot {
-    /// From the network; else from the disk, and from nothing else.
+    /// From the network (under UEFI, then from the disk); else from the disk,
+    /// and from nothing else.
     pub network: bool,
     /// No disk in the machine.
     pub no_disk: bool,
@@ -90,10 +94,10 @@ pub struct Boot {
 pub fn qemu_command(lab: &Lab, index: usize, boot: &Boot) -> Command {
     let dir = lab.node_dir(index);
     let at = |name: &str| dir.join(name).display().to_string();
-    let uefi = lab.nodes.get(index) == Some(&LabFirmware::Uefi);
+    let firmware = firmware(lab, index);
     let accel = std::env::var("PROVISION_LAB_ACCEL").unwrap_or_else(|_| "tcg,thread=multi".into());
     let mut c = Command::new("qemu-system-x86_64");
-    c.args(["-accel", &accel, "-machine", "q35,graphics=off", "-cpu", "max", "-smp", "2"]);
+    c.args(["-accel", &accel, "-machine", firmware.machine(), "-cpu", "max", "-smp", "2"]);
     c.args(["-m", &lab.memory.to_string(), "-display", "none", "-vga", "none", "-no-user-config"]);
     c.args(["-name", &Lab::node_name(index), "-boot", "strict=on"]);
     // The machine ends instead of restarting, so that the next boot takes the
@@ -111,9 +115,14 @@ pub fn qemu_command(lab: &Lab, index: usize, boot: &Boot) -> Command {
         index + 1
     ));
     c.args(["-device", "virtio-rng-pci"]);
-    let (net_index, disk_index) =
-        if boot.network { (",bootindex=1", "") } else { ("", ",bootindex=1") };
-    let rom = if uefi { ",romfile=" } else { "" };
+    // EDK2 makes nothing of a disk that is not in its boot order, and GRUB from
+    // the network would not find it.
+    let (net_index, disk_index) = match (boot.network, firmware.is_uefi()) {
+        (true, false) => (",bootindex=1", ""),
+        (true, true) => (",bootindex=1", ",bootindex=2"),
+        (false, _) => ("", ",bootindex=1"),
+    };
+    let rom = if firmware.is_uefi() { ",romfile=" } else { "" };
     c.arg("-netdev")
         .arg(format!("tap,id=n0,ifname={},script=no,downscript=no", super::net::tap(index)));
     c.arg("-device")
@@ -134,10 +143,7 @@ pub fn qemu_command(lab: &Lab, index: usize, boot: &Boot) -> Command {
             disk("d1", "disk2.raw", "");
         }
     }
-    if uefi {
-        c.args(["-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"]);
-        c.arg("-drive").arg(format!("if=pflash,format=raw,file={}", at("vars.fd")));
-    }
+    firmware.flash(&mut c, &at("vars.fd"));
     if let Some(base) = &boot.clock {
         c.arg("-rtc").arg(format!("base={base}"));
     }

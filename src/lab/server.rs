@@ -2,7 +2,7 @@
 //! process.
 
 use super::node::{BMC_PASSWORD, BMC_USER};
-use super::{Lab, LabError, LabFirmware, io_at};
+use super::{Lab, LabError, io_at};
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -91,10 +91,7 @@ impl Lab {
     pub fn inventory(&self) -> String {
         let mut text = String::from("# Written by `provision lab`.\n");
         for (i, fw) in self.nodes.iter().enumerate() {
-            let fw = match fw {
-                LabFirmware::Bios => "bios",
-                LabFirmware::Uefi => "uefi",
-            };
+            let fw = fw.inventory();
             text.push_str(&format!(
                 "\n[[node]]\nname = \"{}\"\nmac = \"{}\"\naddress = \"{}\"\nfirmware = \"{fw}\"\n\
                  bmc = {{ address = \"{}\", user = \"{BMC_USER}\", password_file = \"bmc.password\" }}\n",

@@ -90,6 +90,13 @@ fn summary(b: &Build, events: &[Event], now: Time) -> String {
     }
 }
 
+/// Why firmware that boots by HTTP is told no loader.
+pub const NO_HTTP: &str = "the signed GRUB here has no HTTP built in";
+
+fn is_without_http(e: &Event) -> bool {
+    e.event.detail.get("reason").is_some_and(|r| r == NO_HTTP)
+}
+
 /// The likely cause, where the events allow one.
 fn hint(b: &Build, events: &[Event]) -> Option<&'static str> {
     let p = b.current()?;
@@ -100,9 +107,21 @@ fn hint(b: &Build, events: &[Event]) -> Option<&'static str> {
             "Offers were sent and none was taken: look for another DHCP server, or a switch that \
              drops broadcasts.",
         ),
+        Phase::Loader if since.clone().any(is_without_http) => Some(
+            "The firmware boots by HTTP and is to get the signed GRUB, and the one here has no HTTP: \
+             put Debian 13's into loaders_dir, or let it boot by PXE.",
+        ),
+        Phase::Loader if count("boot.refused") > 0 => Some(
+            "The firmware did not run the unsigned loader: Secure Boot is probably on, and the \
+             node is offered the signed shim and GRUB now.",
+        ),
         Phase::Loader if count("tftp.done") > 0 => Some(
             "The loader was fetched and has not asked for its script: it may not run on this \
              firmware (Secure Boot?), or lost the link.",
+        ),
+        Phase::Kernel if count("http.file") + count("tftp.done") > 0 => Some(
+            "Look at the console for what the loader says; under Secure Boot GRUB refuses a kernel \
+             that is not signed.",
         ),
         // It runs, and says itself what it does.
         Phase::Installer if count("installer.file") > 0 => None,

@@ -34,6 +34,8 @@ pub enum Input {
     LoaderAsked,
     /// The loader has asked for its script.
     ScriptAsked,
+    /// Firmware or loader does, or does not, start what it was given.
+    Started(refused::Started),
     /// The last file of kernel and ramdisk went out whole.
     KernelFetched,
     /// The agent has sent its facts.
@@ -163,6 +165,7 @@ impl Machine<'_> {
             Input::Dhcp(kind, seen) => self.dhcp(kind, seen),
             Input::LoaderAsked => self.enter_from(Phase::Loader, Phase::Dhcp),
             Input::ScriptAsked => self.enter_from(Phase::Kernel, Phase::Loader),
+            Input::Started(s) => self.started(s),
             Input::KernelFetched => self.enter_from(Phase::Installer, Phase::Kernel),
             Input::FactsSeen => self.enter_from(Phase::Installer, Phase::Kernel),
             Input::Reported(r) => self.reported(r),
@@ -336,7 +339,9 @@ impl Machine<'_> {
             let why = "the installer stopped at a question that nobody answered";
             return self.fail(format!("{why}: {q}"));
         }
-        self.retry(format!("waited {limit} s for {}", waits_for(phase, self.method())));
+        let never_ran = self.kernel_sent().then(|| refused::never_ran(limit));
+        let waited = || format!("waited {limit} s for {}", waits_for(phase, self.method()));
+        self.retry(never_ran.unwrap_or_else(waited));
     }
 
     fn retry(&mut self, reason: String) {
@@ -437,6 +442,8 @@ fn last_lines(output: &str) -> String {
     text.chars().take(400).collect()
 }
 
+#[path = "refused.rs"]
+pub mod refused;
 #[cfg(test)]
 #[path = "machine_tests.rs"]
 mod tests;

@@ -24,6 +24,7 @@ pub mod recover;
 
 pub use inventory::Inventory;
 pub use machine::Input;
+pub use machine::refused::{NextLoader, Started};
 pub use orders::InstallOrder;
 pub use rack::{Arm, Armed, Rack};
 

@@ -278,6 +278,7 @@ impl Rack {
             if let Some(now_is) = v.inventory.get(&node.spec.name) {
                 node.status.facts.clone_from(&now_is.status.facts);
                 node.status.firmware_seen = now_is.status.firmware_seen;
+                node.status.secure_boot = now_is.status.secure_boot;
                 node.status.last_seen = node.status.last_seen.max(now_is.status.last_seen);
             }
             v.builds.insert(id.clone(), Arc::new(build));

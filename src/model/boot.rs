@@ -3,6 +3,7 @@
 use super::{Arch, Firmware, Mac};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
+use std::str::FromStr;
 
 /// The processor and firmware a PXE client names in DHCP option 93
 /// (RFC 4578 §2.1; numbers from IANA's "Processor Architecture Types").
@@ -56,6 +57,39 @@ impl ClientArch {
             Self::Bios | Self::UefiX64 | Self::UefiX64Http => Some(Arch::X86_64),
             Self::UefiArm64 | Self::UefiArm64Http => Some(Arch::Aarch64),
             Self::UefiX86 | Self::Other(_) => None,
+        }
+    }
+}
+
+/// The label of a node that says which [`Loader`] it gets.
+pub const LOADER_LABEL: &str = "loader";
+
+/// Which boot loader a node is given by the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Loader {
+    /// By what the firmware says and has been seen to do.
+    #[default]
+    Auto,
+    /// iPXE, which no Secure Boot firmware starts.
+    Ipxe,
+    /// pxelinux, for BIOS; UEFI as in `auto`.
+    Pxelinux,
+    /// Signed shim and GRUB, for UEFI; BIOS as in `auto`.
+    Grub,
+}
+
+impl FromStr for Loader {
+    type Err = super::Invalid;
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        match s {
+            "auto" => Ok(Self::Auto),
+            "ipxe" => Ok(Self::Ipxe),
+            "pxelinux" => Ok(Self::Pxelinux),
+            "grub" => Ok(Self::Grub),
+            _ => {
+                Err(super::Invalid::new("loader", s, "auto, ipxe, pxelinux (BIOS) or grub (UEFI)"))
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A machine in the inventory: what the operator says of it, and what was
 //! found out.
 
-use super::{BuildId, Mac, Name, NodeName, Time};
+use super::{BuildId, LOADER_LABEL, Loader, Mac, Name, NodeName, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -236,6 +236,10 @@ pub struct Facts {
     /// Firmware the machine booted with.
     #[serde(default)]
     pub firmware: Firmware,
+    /// Whether that firmware starts signed loaders only; absent where it does
+    /// not say (BIOS).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure_boot: Option<bool>,
     /// SMBIOS manufacturer and product.
     #[serde(default)]
     pub hardware: String,
@@ -268,6 +272,10 @@ pub struct NodeStatus {
     /// Firmware seen in DHCP packets.
     #[serde(default)]
     pub firmware_seen: Firmware,
+    /// Whether the firmware starts signed loaders only: as the agent read it,
+    /// or as was concluded from a loader that it fetched and did not start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure_boot: Option<bool>,
     /// Last packet or report from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Time>,
@@ -297,6 +305,12 @@ impl Node {
     /// A new node in state `ready`.
     pub fn new(spec: NodeSpec) -> Self {
         Self { spec, status: NodeStatus::default() }
+    }
+
+    /// What the label `loader` says; checked when it is set.
+    pub fn loader(&self) -> Loader {
+        let label = self.spec.labels.get(LOADER_LABEL);
+        label.and_then(|l| l.parse().ok()).unwrap_or_default()
     }
 
     /// The firmware to set boot flags for: what the operator says, else what

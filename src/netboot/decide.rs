@@ -1,7 +1,7 @@
 //! Which boot file a client is told, by what it says of itself.
 
 use super::BootNode;
-use crate::model::{Arch, BootFile, ClientArch, ClientHints, ClientKind, Firmware};
+use crate::model::{Arch, BootFile, ClientArch, ClientHints, ClientKind, Firmware, Loader};
 use std::net::Ipv4Addr;
 
 /// Our end of the boot network.
@@ -20,16 +20,55 @@ impl Server {
     }
 }
 
+/// Through which loaders a node boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chain {
+    /// iPXE, unsigned.
+    Ipxe,
+    /// pxelinux, BIOS only.
+    Pxelinux,
+    /// Signed shim → signed GRUB → signed kernel, UEFI only.
+    Signed,
+}
+
+/// What the choice of a chain depends on, beside the firmware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Choice {
+    /// The node's label.
+    pub label: Loader,
+    /// The site's default for UEFI.
+    pub uefi: Loader,
+    /// Whether the node's firmware starts signed loaders only, if known.
+    pub secure_boot: Option<bool>,
+    /// Whether the signed GRUB it would get can fetch by HTTP.
+    pub grub_http: bool,
+}
+
+/// The chain for firmware of this kind: the label where it fits the firmware,
+/// then what was seen of the firmware, then the site's default.
+pub fn chain(arch: ClientArch, choice: Choice) -> Chain {
+    match (arch.firmware(), choice.label) {
+        (Some(Firmware::Uefi), Loader::Ipxe) => Chain::Ipxe,
+        (Some(Firmware::Uefi), Loader::Grub) => Chain::Signed,
+        (Some(Firmware::Uefi), _) if choice.secure_boot == Some(true) => Chain::Signed,
+        (Some(Firmware::Uefi), _) if choice.uefi == Loader::Grub => Chain::Signed,
+        (Some(Firmware::Bios), Loader::Pxelinux) => Chain::Pxelinux,
+        _ => Chain::Ipxe,
+    }
+}
+
 /// The loader file for firmware of this kind; `None` where we have none.
-pub fn loader(arch: ClientArch, pxelinux: bool) -> Option<&'static str> {
-    match arch {
-        ClientArch::Bios if pxelinux => Some("lpxelinux.0"),
-        ClientArch::Bios => Some("undionly.kpxe"),
+pub fn loader(arch: ClientArch, chain: Chain) -> Option<&'static str> {
+    match (arch, chain) {
+        (ClientArch::Bios, Chain::Pxelinux) => Some("lpxelinux.0"),
+        (ClientArch::Bios, _) => Some("undionly.kpxe"),
+        (ClientArch::UefiX64 | ClientArch::UefiX64Http, Chain::Signed) => Some("shimx64.efi"),
+        (ClientArch::UefiArm64 | ClientArch::UefiArm64Http, Chain::Signed) => Some("shimaa64.efi"),
         // snponly drives the card through the firmware's own driver, which is
         // there by definition; ipxe.efi would need a driver of its own.
-        ClientArch::UefiX64 | ClientArch::UefiX64Http => Some("snponly.efi"),
-        ClientArch::UefiArm64 | ClientArch::UefiArm64Http => Some("snponly-arm64.efi"),
-        ClientArch::UefiX86 | ClientArch::Other(_) => None,
+        (ClientArch::UefiX64 | ClientArch::UefiX64Http, _) => Some("snponly.efi"),
+        (ClientArch::UefiArm64 | ClientArch::UefiArm64Http, _) => Some("snponly-arm64.efi"),
+        (ClientArch::UefiX86 | ClientArch::Other(_), _) => None,
     }
 }
 
@@ -40,23 +79,37 @@ pub fn boot_file(node: &BootNode, hints: &ClientHints, server: Server) -> Option
         |file: String, vendor_class| Some(BootFile { server: server.address, file, vendor_class });
     match hints.kind {
         ClientKind::Os => None,
+        // iPXE in a BIOS card's ROM stands for the firmware, and has TFTP.
+        // Under UEFI it cannot stand in for shim's firmware: it gets its script.
+        ClientKind::Ipxe if chain(arch_of(node, hints), node.choice) == Chain::Pxelinux => {
+            file("lpxelinux.0".to_owned(), None)
+        }
         ClientKind::Ipxe => {
             file(format!("{}/boot/{}/script.ipxe", server.base(), node.mac.hyphenated()), None)
         }
         ClientKind::Pxe => {
-            let arch = hints.arch.unwrap_or_else(|| assumed(node));
-            file(loader(arch, node.pxelinux)?.to_owned(), Some("PXEClient"))
+            let arch = arch_of(node, hints);
+            file(loader(arch, chain(arch, node.choice))?.to_owned(), Some("PXEClient"))
         }
         ClientKind::HttpBoot => {
             let arch = hints.arch.unwrap_or(ClientArch::UefiX64Http);
-            let name = loader(arch, false)?;
+            let chain = chain(arch, node.choice);
+            // GRUB fetches from where it came; one without HTTP would stand
+            // at its prompt. Without an offer the firmware goes on.
+            if chain == Chain::Signed && !node.choice.grub_http {
+                return None;
+            }
+            let name = loader(arch, chain)?;
             file(format!("{}/boot/loader/{name}", server.base()), Some("HTTPClient"))
         }
     }
 }
 
-/// Option 93 is missing (old BIOS ROMs): go by the inventory.
-fn assumed(node: &BootNode) -> ClientArch {
+/// What option 93 says; where it is missing (old BIOS ROMs), the inventory.
+fn arch_of(node: &BootNode, hints: &ClientHints) -> ClientArch {
+    if let Some(said) = hints.arch {
+        return said;
+    }
     match (node.arch, node.firmware) {
         (Arch::Aarch64, _) => ClientArch::UefiArm64,
         (_, Firmware::Uefi) => ClientArch::UefiX64,
@@ -75,7 +128,7 @@ mod tests {
             address: [10, 0, 0, 9].into(),
             firmware: Firmware::Auto,
             arch: Arch::X86_64,
-            pxelinux: false,
+            choice: Choice::default(),
             installing: None,
         }
     }
@@ -115,8 +168,42 @@ mod tests {
         }
         let b = boot_file(&node(), &hints(ClientKind::HttpBoot, Some(16)), s).unwrap();
         assert_eq!(b.vendor_class, Some("HTTPClient"), "EDK2 ignores offers without it");
-        let lx = BootNode { pxelinux: true, ..node() };
-        let b = boot_file(&lx, &hints(ClientKind::Pxe, Some(0)), s).unwrap();
-        assert_eq!(b.file, "lpxelinux.0");
+    }
+
+    #[test]
+    fn the_label_goes_before_what_was_seen_and_that_before_the_site_s_default() {
+        use ClientKind::{HttpBoot, Ipxe, Pxe};
+        let s = Server { address: [10, 0, 0, 1].into(), http_port: 80 };
+        let script = "http://10.0.0.1:80/boot/52-54-00-00-00-01/script.ipxe";
+        let shim = "http://10.0.0.1:80/boot/loader/shimx64.efi";
+        let (auto, ipxe, lx, grub) = (Loader::Auto, Loader::Ipxe, Loader::Pxelinux, Loader::Grub);
+        for (label, uefi, secure_boot, kind, arch, want) in [
+            (lx, ipxe, None, Pxe, 0, "lpxelinux.0"),
+            (lx, ipxe, None, Ipxe, 0, "lpxelinux.0"),
+            (lx, ipxe, None, Pxe, 7, "snponly.efi"),
+            (lx, ipxe, None, Ipxe, 7, script),
+            (lx, ipxe, Some(true), Pxe, 7, "shimx64.efi"),
+            (grub, ipxe, None, Pxe, 7, "shimx64.efi"),
+            (grub, ipxe, None, Pxe, 11, "shimaa64.efi"),
+            (grub, ipxe, None, HttpBoot, 16, shim),
+            (grub, grub, Some(true), Pxe, 0, "undionly.kpxe"),
+            (grub, ipxe, None, Ipxe, 7, script),
+            (auto, ipxe, Some(true), Pxe, 7, "shimx64.efi"),
+            (auto, ipxe, Some(true), HttpBoot, 16, shim),
+            (auto, ipxe, Some(false), Pxe, 7, "snponly.efi"),
+            (auto, ipxe, Some(true), Pxe, 0, "undionly.kpxe"),
+            (auto, grub, None, Pxe, 9, "shimx64.efi"),
+            (auto, grub, None, Pxe, 0, "undionly.kpxe"),
+            (ipxe, grub, Some(true), Pxe, 7, "snponly.efi"),
+        ] {
+            let node =
+                BootNode { choice: Choice { label, uefi, secure_boot, grub_http: true }, ..node() };
+            let got = boot_file(&node, &hints(kind, Some(arch)), s).map(|b| b.file);
+            let case = format!("{label:?} {uefi:?} {secure_boot:?} {kind:?} {arch}");
+            assert_eq!(got.as_deref(), Some(want), "{case}");
+        }
+        let choice = Choice { label: grub, ..Choice::default() };
+        let node = BootNode { choice, ..node() };
+        assert_eq!(boot_file(&node, &hints(HttpBoot, Some(16)), s), None, "GRUB has no HTTP");
     }
 }

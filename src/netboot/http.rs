@@ -4,8 +4,8 @@
 //! whole. One range a request (RFC 9110 §14); an image's file has its digest
 //! as a strong ETag, so `If-Range` makes a resumed transfer safe.
 
-use super::files::BootFiles;
-use super::{Fetch, Installing};
+use super::Fetch;
+use super::files::{BootFiles, Found};
 use crate::image::Catalogue;
 use crate::image::catalogue::version;
 use crate::model::range::{Wanted, wanted};
@@ -13,7 +13,7 @@ use crate::model::{Mac, Name, NodeName};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
@@ -44,6 +44,8 @@ pub fn router(state: Arc<BootHttp>) -> Router {
     Router::new()
         .route("/boot/loader/{file}", get(loader))
         .route("/boot/{mac}/{file}", get(own_file))
+        .route("/grub/{*file}", get(grub_config))
+        .route("/debian-installer/amd64/grub/{*file}", get(grub_config))
         .route("/images/{image}/{file}", get(image_file))
         .route("/images/{image}/{version}/{file}", get(image_version))
         .route("/images/{image}/baked/{profile}/{version}/{file}", get(baked_version))
@@ -55,21 +57,36 @@ type Peer = ConnectInfo<SocketAddr>;
 async fn loader(
     State(s): State<Arc<BootHttp>>,
     ConnectInfo(peer): Peer,
+    method: Method,
     Path(file): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let Some(path) = s.files.loader(&file) else { return not_found() };
-    if let std::net::IpAddr::V4(a) = peer.ip()
-        && let Some(n) = s.files.boots().by_address(a)
-    {
-        s.files.boots().fetched(&n.name, Fetch::Loader(file));
+    let node = s.files.node_by(peer.ip());
+    let Some(path) = s.files.loader(&file, node.as_ref()) else { return not_found() };
+    let mut count = None;
+    // EDK2 asks for the head first, to learn the size.
+    if let Some(n) = node.filter(|_| method == Method::GET) {
+        s.files.boots().fetched(&n.name, Fetch::Loader(file.clone()));
+        count = Some(Count::new(s.clone(), n.name, file, false));
     }
-    send_file(path, &headers, None, None).await
+    send_file(path, &headers, None, count).await
+}
+
+/// GRUB's configuration, for the node that asks.
+async fn grub_config(
+    State(s): State<Arc<BootHttp>>,
+    ConnectInfo(peer): Peer,
+    uri: Uri,
+) -> Response {
+    let name = uri.path().trim_start_matches('/');
+    let text = s.files.node_by(peer.ip()).and_then(|n| s.files.grub_config(name, &n));
+    text.map_or_else(not_found, IntoResponse::into_response)
 }
 
 async fn own_file(
     State(s): State<Arc<BootHttp>>,
     ConnectInfo(peer): Peer,
+    method: Method,
     Path((mac, file)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
@@ -81,19 +98,20 @@ async fn own_file(
             None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         };
     }
-    let Some(installing) = node.installing else { return not_found() };
-    let last = installing.ramdisks().last() == Some(&file.as_str());
-    let Installing { kernel, ramdisk, extra, .. } = installing;
-    let count = Count::new(s.clone(), node.name, file.clone(), last);
-    match (file.as_str(), extra) {
-        ("kernel", _) => send_file(kernel, &headers, None, Some(count)).await,
-        ("ramdisk", _) => send_file(ramdisk, &headers, None, Some(count)).await,
-        ("extra", Some(extra)) => send_file(extra, &headers, None, Some(count)).await,
-        ("agent", _) => {
-            count.report(s.agent.len() as u64, true);
+    let last = node.installing.as_ref().and_then(|i| i.ramdisks().last().copied());
+    let last = last == Some(file.as_str());
+    let count = Count::new(s.clone(), node.name.clone(), file.clone(), last);
+    let count = (method == Method::GET).then_some(count);
+    match s.files.own_file(node, &file) {
+        None => not_found(),
+        Some(Found::Text(text)) => text.into_response(),
+        Some(Found::File(path)) => send_file(path, &headers, None, count).await,
+        Some(Found::Agent(_)) => {
+            if let Some(c) = count {
+                c.report(s.agent.len() as u64, true);
+            }
             s.agent.clone().into_response()
         }
-        _ => not_found(),
     }
 }
 

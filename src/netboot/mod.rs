@@ -1,7 +1,9 @@
 //! What a node gets at each step of its boot.
 //!
-//! `decide` is pure: from what the firmware says of itself and whether the
-//! node is being installed, to a boot file. `script` renders the templates of
+//! `decide` is pure: from what the firmware says of itself, the node's label
+//! and what was seen of it, to a boot file. `refusal` is pure as well: when a
+//! firmware has refused an unsigned loader. `grub` knows what a signed GRUB can
+//! do. `script` renders the templates of
 //! `pxe/`. `files` are the files themselves: loaders by TFTP and HTTP, kernel,
 //! ramdisk and agent for the node's own build. `http` is the boot network's
 //! HTTP server for them, with Range, ETag and no buffering. `ra` spares iPXE
@@ -13,9 +15,11 @@
 
 pub mod decide;
 pub mod files;
+pub mod grub;
 pub mod http;
 pub mod mirror;
 pub mod ra;
+pub mod refusal;
 pub mod script;
 
 use crate::model::{Arch, BuildId, Firmware, Mac, Method, Name, NodeName, Secret};
@@ -74,8 +78,8 @@ pub struct BootNode {
     pub firmware: Firmware,
     /// Processor.
     pub arch: Arch,
-    /// Use pxelinux instead of iPXE on BIOS (label `loader=pxelinux`).
-    pub pxelinux: bool,
+    /// What decides over its loader, beside the firmware.
+    pub choice: decide::Choice,
     /// What to install; `None`: boot the disk.
     pub installing: Option<Installing>,
 }
@@ -85,11 +89,13 @@ pub struct BootNode {
 pub enum Fetch {
     /// A loader, begun.
     Loader(String),
-    /// The script or pxelinux configuration.
+    /// The script, or the configuration of pxelinux or GRUB.
     Script,
+    /// GRUB could not start what it was told to.
+    Failed,
     /// One of the installer's files; `whole` when its last byte went out.
     File {
-        /// `kernel`, `ramdisk`, `agent` or `extra`.
+        /// `kernel`, `ramdisk`, `agent`, `extra` or a loader's.
         name: String,
         /// Bytes sent.
         bytes: u64,

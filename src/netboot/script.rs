@@ -1,4 +1,5 @@
-//! The texts a loader asks for: iPXE scripts and pxelinux configuration.
+//! The texts a loader asks for: iPXE scripts, and configuration for pxelinux
+//! and GRUB.
 
 use super::decide::Server;
 use super::{BootNode, Installing};
@@ -13,6 +14,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("install.ipxe", include_str!("../../pxe/install.ipxe")),
     ("local.ipxe", include_str!("../../pxe/local.ipxe")),
     ("pxelinux.cfg", include_str!("../../pxe/pxelinux.cfg")),
+    ("grub.cfg", include_str!("../../pxe/grub.cfg")),
 ];
 
 /// Renders them for one link.
@@ -46,6 +48,11 @@ impl Scripts {
         self.templates.render("pxelinux.cfg", &self.values(node))
     }
 
+    /// The GRUB configuration for `node` as it now is.
+    pub fn grub(&self, node: &BootNode) -> Result<Rendered, TemplateError> {
+        self.templates.render("grub.cfg", &self.values(node))
+    }
+
     /// All templates with example values: what is wrong with them.
     pub fn lint(&self) -> Vec<TemplateError> {
         match example() {
@@ -60,7 +67,9 @@ impl Scripts {
     }
 
     fn values(&self, node: &BootNode) -> serde_json::Value {
-        let base = format!("{}/boot/{}", self.server.base(), node.mac.hyphenated());
+        // Without a server, for a loader that fetches from where it came.
+        let path = format!("/boot/{}", node.mac.hyphenated());
+        let base = format!("{}{path}", self.server.base());
         let (image, build, args) = match &node.installing {
             Some(i) if i.method.is_installer() => {
                 (i.image.to_string(), i.build.to_string(), self.installer_args(node, i, &base))
@@ -71,6 +80,7 @@ impl Scripts {
         let ramdisks = node.installing.as_ref().map(Installing::ramdisks).unwrap_or_default();
         json!({
             "node": node.name, "mac": node.mac, "address": node.address, "base": base,
+            "path": path,
             "installing": node.installing.is_some(), "image": image, "build": build, "args": args,
             "ramdisks": ramdisks,
         })
@@ -136,7 +146,7 @@ fn example() -> Option<BootNode> {
         address: [192, 0, 2, 1].into(),
         firmware: Firmware::Auto,
         arch: Default::default(),
-        pxelinux: false,
+        choice: Default::default(),
         installing: Some(Installing {
             build: crate::model::BuildId::generate(),
             image: "debian-12".parse().ok()?,
@@ -172,6 +182,9 @@ mod tests {
         ));
         assert!(text.contains("provision.ip=192.0.2.1/24 provision.token=example"));
         assert!(s.pxelinux(&node).unwrap().text.contains("INITRD http://"));
+        let grub = s.grub(&node).unwrap().text;
+        let linux = "if linux /boot/52-54-00-00-00-01/kernel console=ttyS0 provision.server=";
+        assert!(grub.contains(linux) && grub.contains("provision.token=example ; then"), "{grub}");
         node.address = [10, 8, 7, 1].into();
         let text = s.ipxe(&node).unwrap().text;
         assert!(text.contains("provision.ip=10.8.7.1/16 provision.gw=10.8.0.1 "), "{text}");
@@ -179,5 +192,7 @@ mod tests {
         let text = s.ipxe(&node).unwrap().text;
         assert!(text.contains("sanboot") && !text.contains("kernel "));
         assert!(s.pxelinux(&node).unwrap().text.contains("LOCALBOOT"));
+        let grub = s.grub(&node).unwrap().text;
+        assert!(grub.contains("chainloader") && !grub.contains("linux /boot"), "{grub}");
     }
 }
