@@ -47,7 +47,8 @@ fn name(n: &str) -> Name {
 }
 
 struct House {
-    a: Archive,
+    /// Goes when the test has ended.
+    _a: Archive,
     dir: tempfile::TempDir,
     mirror: Mirror,
 }
@@ -57,7 +58,7 @@ fn house() -> House {
     a.lose(&format!("ext4-modules-{KERNEL}-di"));
     let image = image(dir.path(), &a);
     let mirror = mirror::build_mirror(&request(dir.path(), &a, image), &mut Silent).unwrap();
-    House { a, dir, mirror }
+    House { _a: a, dir, mirror }
 }
 
 impl House {

@@ -2,6 +2,8 @@
 //! packages of one file each, real indices, signed by a key of its own. What
 //! is taken out of the pool stays in the index, as with a partial mirror.
 
+#![allow(dead_code, reason = "each test binary uses some of these")]
+
 use axum::Router;
 use axum::extract::{Path as At, State};
 use axum::http::StatusCode;
@@ -257,7 +259,9 @@ impl Archive {
 impl Drop for Archive {
     /// Also from a thread of another runtime, which may not wait.
     fn drop(&mut self) {
-        self.runtime.take().map(tokio::runtime::Runtime::shutdown_background);
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
