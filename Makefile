@@ -16,7 +16,7 @@ BIN := $(abspath $(or $(CARGO_TARGET_DIR),target)/release)
 AGENT := $(abspath $(or $(CARGO_TARGET_DIR),target)/agent/provision-agent)
 export PROVISION_AGENT := $(AGENT)
 
-.PHONY: test test-chains test-registry-full demo bench release deps build agent image lint unit e2e fuzz clean-lab
+.PHONY: test test-registry-full test-installers test-chains demo bench release deps build agent image lint unit e2e fuzz clean-lab
 
 test: deps lint build image unit e2e
 	@echo "== all tests passed"
@@ -79,6 +79,11 @@ test-registry-full: deps
 	REGISTRY_MIB=5120 cargo test $(FAST) --test registry_load -- --test-threads=1 --nocapture
 	REGISTRY_GIB=5 REGISTRY_SECONDS=600 cargo test $(FAST) --test registry_crash -- --include-ignored --test-threads=1 --nocapture
 
+# Debian's own installer on both firmwares: about half an hour a machine.
+test-installers: deps build
+	@echo "== installers, in full"
+	PROVISION_AGENT=$(AGENT) cargo test $(FAST) --test e2e_installers -- --test-threads=1 --nocapture
+
 bench: build
 	@for b in benches/*.sh; do echo "== $$b"; $$b; done
 
@@ -88,4 +93,4 @@ fuzz: deps
 	for t in dhcp_packet tftp_packet; do cargo +nightly fuzz run $$t -- -max_total_time=600; done
 
 clean-lab:
-	@for l in image lab e2ebios e2etwo e2ekill e2efail e2eapi e2eredis e2euser e2edep chsec chbad chhttp chsechtt chlx; do $(BIN)/provision lab down --name $$l; done
+	@for l in image lab e2ebios e2etwo e2ekill e2efail e2eapi e2eredis e2euser e2edep e2epre e2eask chsec chbad chhttp chsechtt chlx; do $(BIN)/provision lab down --name $$l; done

@@ -12,7 +12,8 @@ early() {
     if [ -d /var/lib/cdebconf ]; then
         # It has all answers, the token among them.
         rm -f /var/lib/preseed/log
-        # Called when the base system begins.
+        # Called when the base system is there and its packages begin. That it
+        # begins is seen in the installer's log.
         mkdir -p /usr/lib/base-installer.d
         printf '#!/bin/sh\nsh /run/provision/run base\n' > /usr/lib/base-installer.d/05provision
         chmod 755 /usr/lib/base-installer.d/05provision

@@ -5,8 +5,10 @@
 //! 3. [`store`]: documents and the chained event log, on SQLite or Redis.
 //!    [`tls`], [`auth`], [`template`]: certificates, tokens and sealed
 //!    secrets, templates people edit.
+//!    [`archive`]: package archives, read and written.
 //! 4. [`image`], [`profile`]: what can be put on a disk, and what on top.
-//!    [`power`]: BMCs.
+//!    [`power`]: BMCs. [`mirror`]: all that an install takes, to be kept or
+//!    carried away.
 //! 5. [`lifecycle`]: the only place where a node changes state.
 //!    [`netboot`]: what a node gets at each step of its boot. [`preseed`]:
 //!    what the distributions' own installers are answered. [`dhcp`] and
@@ -23,6 +25,7 @@
 pub mod agent;
 pub mod api;
 pub mod app;
+pub mod archive;
 pub mod auth;
 pub mod cache;
 pub mod cli;
@@ -35,6 +38,7 @@ pub mod ingest;
 pub mod lab;
 pub mod lifecycle;
 pub mod metrics;
+pub mod mirror;
 pub mod model;
 pub mod netboot;
 pub mod power;

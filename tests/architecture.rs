@@ -32,7 +32,9 @@ const FLOORS: &[&[&str]] = &[
         "client",
         "agent",
     ],
+    &["mirror"],
     &["power", "image", "profile"],
+    &["archive"],
     &["store", "tls", "auth", "template"],
     &["config"],
     &["model"],
@@ -63,7 +65,9 @@ const NARROW: &[(&str, &[&str])] = &[
     ("agent", &["model", "image", "tls"]),
     ("power", &["model"]),
     ("profile", &["model"]),
-    ("image", &["model", "config"]),
+    ("image", &["model", "config", "archive"]),
+    ("mirror", &["model", "archive", "image"]),
+    ("archive", &["model", "tls"]),
 ];
 
 /// Longest file, in lines: past that it has become two thoughts.

@@ -205,7 +205,7 @@ fn every_failure_ends_with_its_reason() {
     bytes[middle] ^= 1;
     std::fs::write(&data, bytes).unwrap();
     rack.kill_server();
-    rack.configure(&images, None, "");
+    rack.configure(&images, None, common::rack::SHORT);
     rack.start_server();
     fails(&rack, "base", "image", &["sha256"], 120);
     copy(format!("{good}/rootfs.zst").as_ref(), &data);

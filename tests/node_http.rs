@@ -43,6 +43,36 @@ impl ImageBuilder for Nothing {
     async fn build(&self, _: Name, _: Vec<Name>, _: Report) -> Result<Digest, String> {
         Err("not here".into())
     }
+
+    async fn add(
+        &self,
+        _: Name,
+        _: provision::api::images::AddImage,
+        _: Report,
+    ) -> Result<Digest, String> {
+        Err("not here".into())
+    }
+}
+
+struct NoMirrors(provision::mirror::Mirrors);
+
+#[async_trait::async_trait]
+impl provision::api::mirrors::MirrorKeeper for NoMirrors {
+    fn shelf(&self) -> &provision::mirror::Mirrors {
+        &self.0
+    }
+
+    async fn build(&self, _: provision::api::mirrors::Order, _: Report) -> Result<Digest, String> {
+        Err("not here".into())
+    }
+
+    async fn import(
+        &self,
+        _: Box<dyn Read + Send>,
+        _: Vec<String>,
+    ) -> Result<provision::mirror::Mirror, provision::mirror::MirrorError> {
+        Err(provision::mirror::MirrorError::Import("not here".into()))
+    }
 }
 
 impl Boots for Nothing {
@@ -95,6 +125,7 @@ impl Bench {
             tokens: Default::default(),
             bmcs: Arc::new(Nothing),
             builder: Arc::new(Nothing),
+            mirrors: Arc::new(NoMirrors(provision::mirror::Mirrors::open(dir.path()))),
             logs: dir.path().to_owned(),
             discovered: Default::default(),
             counters: Box::new(Default::default),
@@ -221,4 +252,94 @@ async fn a_node_whose_image_was_rebuilt_is_told_so_and_gets_no_byte_of_another()
         bytes
     });
     assert_eq!(read.await.unwrap(), [0x28, 0xb5, 0x2f, 0xfd], "a zstd frame");
+}
+
+/// An order for the Debian installer.
+fn by_installer(n: u8, address: Ipv4Addr) -> provision::lifecycle::InstallOrder {
+    let mut o = order(n);
+    o.node.address = address;
+    o.inputs.method = provision::model::Method::Preseed;
+    let plan = o.plan;
+    o.plan = Box::new(move |build| {
+        let mut p = plan(build);
+        p.rootfs = None;
+        p.users = vec![provision::model::plan::UserPlan {
+            name: "ops".into(),
+            ssh_keys: vec!["ssh-ed25519 AAAA ops".into()],
+            password_hash: None,
+        }];
+        p.installer = Some(provision::model::plan::InstallerPlan {
+            release: "debian-13".into(),
+            directory: "/installer/debian-13-installer".into(),
+            suite: "trixie".into(),
+            udeb_suite: Some("trixie-provision".into()),
+            security: None,
+            packages: vec![],
+            labels: Default::default(),
+        });
+        p
+    });
+    o
+}
+
+/// A store in which node01 has this address.
+async fn stocked_at(address: Ipv4Addr) -> Arc<Flaky> {
+    use provision::store::{Batch, Expect, Store, kind};
+    let store = stocked().await;
+    let mut spec = desk::spec(1);
+    spec.address = address;
+    let node = Node::new(spec);
+    let b = Batch::new().put(kind::NODE, "node01", &node, Expect::Any).unwrap();
+    store.commit(b).await.unwrap();
+    store
+}
+
+fn fetch(url: String, token: Option<&str>) -> (u16, String) {
+    let mut request = ureq::get(&url).config().http_status_as_error(false).build();
+    if let Some(t) = token {
+        request = request.header("Authorization", format!("Bearer {t}"));
+    }
+    let mut r = request.call().unwrap();
+    (r.status().as_u16(), r.body_mut().read_to_string().unwrap())
+}
+
+/// M14 M22.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installer_gets_its_files_and_nobody_elses() {
+    let (own, arm) = (Ipv4Addr::LOCALHOST, Gated::new(9));
+    let store = stocked_at(own).await;
+    let bench = Bench::start(&store, &arm).await;
+    let o = bench.rack.install(by_installer(1, own)).await.unwrap();
+    let build = o.build.unwrap();
+    let token = bench.key.build_token(&build).expose().to_owned();
+    let mac = |n: u8| desk::spec(n).macs[0].hyphenated().to_string();
+    let (base, own_mac, others_mac, t) = (bench.base.clone(), mac(1), mac(2), token.clone());
+    let asked = move || {
+        let get = |path: &str, token| fetch(format!("{base}{path}"), token);
+        let (status, preseed) = get(&format!("/boot/{own_mac}/preseed.cfg"), None);
+        assert_eq!(status, 200, "{preseed}");
+        assert!(preseed.contains(&format!("d-i provision/token password {t}")));
+        assert!(preseed.contains("mirror/http/directory string /installer/debian-13-installer"));
+        assert!(preseed.contains("mirror/udeb/suite string trixie-provision"));
+        // No other node's, no other installer's, nothing without the token.
+        assert_eq!(get(&format!("/boot/{others_mac}/preseed.cfg"), None).0, 404);
+        assert_eq!(get(&format!("/boot/{own_mac}/user-data"), None).0, 404);
+        assert_eq!(get("/node/early", None).0, 401);
+        assert_eq!(get("/node/late", Some("b-nonsense.0")).0, 401);
+        let (status, early) = get("/node/early", Some(&t));
+        assert!(status == 200 && early.starts_with("#!/bin/sh\n"), "{status} {early}");
+        let (status, late) = get("/node/late", Some(&t));
+        assert!(status == 200 && late.contains("provision-agent"), "{status} {late}");
+        // From here on the disk boots.
+        assert_eq!(get(&format!("/boot/{own_mac}/preseed.cfg"), None).0, 404);
+    };
+    tokio::task::spawn_blocking(asked).await.unwrap();
+    assert_eq!(bench.rack.running_build(&name("node01")).unwrap().phase, Phase::Profile);
+    let kept = bench.rack.store().list(provision::store::kind::RENDERING).await.unwrap();
+    let files: Vec<&str> = kept.iter().filter_map(|d| d.value["file"].as_str()).collect();
+    assert_eq!(files, ["preseed.cfg", "early.sh", "late.sh"]);
+    for doc in &kept {
+        let text = doc.value["text"].as_str().unwrap();
+        assert!(!text.contains(&token) && doc.value["templates"].is_object());
+    }
 }

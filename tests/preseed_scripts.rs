@@ -35,8 +35,9 @@ fn chosen(values: &Values, machine: &[(&str, u64, &str, &str)]) -> Result<String
         .replace("/sys/block", &format!("{at}/block"))
         .replace("/run/provision", &at)
         .replace("/autoinstall.yaml", &format!("{at}/autoinstall.yaml"));
-    let script =
-        format!("{functions}\nphase() {{ :; }}\nfail() {{ echo \"$1: $2\" >&2; exit 9; }}\ndisk\n");
+    let script = format!(
+        "{functions}\nphase() {{ :; }}\nleave() {{ :; }}\nfail() {{ echo \"$1: $2\" >&2; exit 9; }}\ndisk\n"
+    );
     let out = feed("sh", &["-s"], &script).unwrap();
     let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();
     match out.status.code() {

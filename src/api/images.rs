@@ -1,10 +1,11 @@
 //! `/v1/images` and `/v1/profiles`.
 
+use super::background::{Work, start};
 use super::problem::Json;
 use super::{Caller, Ctx, List, Problem, demand};
 use crate::auth::Role;
 use crate::image::Image;
-use crate::model::{Name, NewEvent, Operation, OperationKind, Outcome, Time};
+use crate::model::{Name, Operation, OperationKind};
 use axum::Json as Out;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -21,6 +22,22 @@ pub struct BuildImage {
     pub bake: Vec<Name>,
 }
 
+/// Which installer to add as an image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddImage {
+    /// Release, such as `debian-13`.
+    pub release: Name,
+    /// Whether installer components that the archive lists and does not have
+    /// are made from its ordinary packages.
+    #[serde(default = "yes")]
+    pub repack: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
 fn shown(i: &Image) -> Value {
     let d = &i.description;
     let signed = ["shimx64.efi", "grubx64.efi"].iter().all(|f| d.files.contains_key(*f));
@@ -31,6 +48,7 @@ fn shown(i: &Image) -> Value {
         // Installed nodes, and the network, start it under Secure Boot.
         "signed_loaders": signed,
         "packages": d.provenance.package_count, "provenance": d.provenance,
+        "installer": d.installer,
         "baked": i
             .baked
             .iter()
@@ -66,26 +84,41 @@ pub(super) async fn build(
     for p in &b.bake {
         ctx.profiles.get(p)?;
     }
-    let event = |o| NewEvent::new(Time::now(), &caller.name, "image.build", o).with("image", &name);
-    let o =
-        ctx.rack.begin(OperationKind::ImageBuild, None, &caller.name, event(Outcome::Info)).await?;
-    let (id, ctx2, actor) = (o.id.clone(), ctx.clone(), caller.name.clone());
-    tokio::spawn(async move {
-        let (rack, progress_id) = (ctx2.rack.clone(), id.clone());
-        let progress =
-            Arc::new(move |t: &str, done, total| rack.progress(&progress_id, t, done, total));
-        let done = ctx2.builder.build(name.clone(), b.bake, progress).await;
-        let outcome = if done.is_ok() { Outcome::Ok } else { Outcome::Failed };
-        let mut e = NewEvent::new(Time::now(), &actor, "image.build", outcome).with("image", &name);
-        e = match &done {
-            Ok(d) => e.with("digest", d),
-            Err(why) => e.with("reason", why),
-        };
-        if let Err(e) = ctx2.rack.end(&id, done.map(|d| json!({ "digest": d })), e).await {
-            tracing::error!(operation = %id, error = %e, "an operation's end is not written down");
-        }
-    });
-    Ok((StatusCode::ACCEPTED, Out(o)))
+    let builder = ctx.builder.clone();
+    let what = Work {
+        kind: OperationKind::ImageBuild,
+        event: "image.build",
+        about: ("image", name.clone()),
+    };
+    start(&ctx, caller, what, move |progress| async move {
+        builder.build(name, b.bake, progress).await.map(|d| json!({ "digest": d }))
+    })
+    .await
+}
+
+pub(super) async fn add(
+    caller: Caller,
+    State(ctx): State<Arc<Ctx>>,
+    Path(name): Path<String>,
+    Json(b): Json<AddImage>,
+) -> Result<(StatusCode, Out<Operation>), Problem> {
+    demand(&*ctx, &caller, Role::Operate, "adding an image").await?;
+    let name: Name = name.parse().map_err(|e| Problem::bad(format!("{e}")))?;
+    if crate::image::recipe::find(b.release.as_str()).is_none() {
+        let known = crate::image::recipe::RECIPES.map(|r| r.name).join(", ");
+        let text = format!("no installer of '{}' is known; there are {known}", b.release);
+        return Err(Problem::bad(text));
+    }
+    let builder = ctx.builder.clone();
+    let what = Work {
+        kind: OperationKind::ImageBuild,
+        event: "image.add",
+        about: ("image", name.clone()),
+    };
+    start(&ctx, caller, what, move |progress| async move {
+        builder.add(name, b, progress).await.map(|d| json!({ "digest": d }))
+    })
+    .await
 }
 
 /// A profile as listed.

@@ -6,10 +6,13 @@ use super::{Caller, Ctx, Problem, demand};
 use crate::auth::Role;
 use crate::image::{Image, sources};
 use crate::lifecycle::InstallOrder;
+use crate::mirror::Mirror;
 use crate::model::plan::{
     InstallPlan, InstallerPlan, NetworkPlan, RegistryPlan, RootfsPlan, UserPlan,
 };
-use crate::model::{BuildInputs, Method, Name, NewEvent, Node, Operation, Outcome, Time};
+use crate::model::{
+    BuildInputs, Method, MirrorUsed, Name, NewEvent, Node, Operation, Outcome, Time,
+};
 use crate::preseed::Release;
 use crate::profile::Profile;
 use axum::Json as Out;
@@ -30,6 +33,10 @@ pub struct InstallRequest {
     /// Image; the configured one when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// Mirror to take all packages from, for an image of an installer; the
+    /// archives, through the cache, when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<String>,
 }
 
 pub(super) async fn install(
@@ -68,21 +75,33 @@ async fn order(
         Some(i) => i.parse().map_err(|e| Problem::bad(format!("{e}")))?,
         None => ctx.config.install.image.clone(),
     };
+    let mirror_name: Option<Name> = match &r.mirror {
+        Some(m) => Some(m.parse().map_err(|e| Problem::bad(format!("{e}")))?),
+        None => None,
+    };
     let (images, profiles, dir) =
         (ctx.images.clone(), ctx.profiles.clone(), ctx.config.config_dir.clone());
+    let mirrors = ctx.mirrors.shelf().clone();
     let read = tokio::task::spawn_blocking(move || {
         Ok::<_, Problem>((
             profiles.get(&profile_name)?,
             images.get(&image_name)?,
+            mirror_name.map(|m| mirrors.get(&m)).transpose()?,
             config_commit(dir),
         ))
     });
-    let (profile, image, config_commit) =
+    let (profile, image, mirror, config_commit) =
         read.await.map_err(|e| Problem::internal(e.to_string()))??;
     let method = image.description.method;
     let baked = image.baked_for(&profile.name, &profile.digest).filter(|_| !method.is_installer());
     let (rootfs, installer) = if method.is_installer() {
-        (None, Some(installer(ctx, &node, &image)?))
+        (None, Some(installer(ctx, &node, &image, (mirror.as_ref(), &profile))?))
+    } else if let Some(m) = mirror {
+        let m = format!(
+            "mirror '{}' is for an installer; image '{}' is written by the agent and needs none",
+            m.description.name, image.name
+        );
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, m));
     } else {
         let rootfs = image.rootfs_plan(baked, "/images").ok_or_else(|| {
             let m = format!("image '{}' cannot be written to a disk by the agent", image.name);
@@ -107,6 +126,9 @@ async fn order(
         profile: profile.name.clone(),
         profile_digest: profile.digest,
         baked: baked.is_some(),
+        mirror: mirror
+            .as_ref()
+            .map(|m| MirrorUsed { name: m.description.name.clone(), digest: m.digest }),
         config_commit,
         templates: ["install.ipxe", "local.ipxe", "pxelinux.cfg", "grub.cfg"]
             .into_iter()
@@ -117,8 +139,12 @@ async fn order(
     let is_baked = baked.is_some();
     let mac = node.spec.macs.first().copied();
     let mac = mac.ok_or_else(|| Problem::internal(format!("{} has no MAC", node.spec.name)))?;
-    let plan =
-        InstallPlan { installer, ..plan(ctx, &node, &image, &profile, rootfs, mac, is_baked) };
+    let mut plan = plan(ctx, &node, &image, &profile, rootfs, mac, is_baked);
+    plan.installer = installer;
+    if let Some(m) = &mirror {
+        // Not the archives that the host knows: they may not be there.
+        plan.apt_sources = format!("deb {} {} main\n", mirror_url(ctx, m), m.description.suite);
+    }
     Ok(InstallOrder {
         node: node.spec,
         actor: caller.name.clone(),
@@ -145,9 +171,14 @@ fn plan(
         disk: node.spec.disk.clone(),
         rootfs,
         installer: None,
-        kernel_args: format!("{} {}", image.description.kernel_args, install.kernel_args)
-            .trim()
-            .to_owned(),
+        kernel_args: match image.description.method.is_installer() {
+            // The image's are the installer's own.
+            true => install.kernel_args.clone(),
+            false => {
+                let of_image = &image.description.kernel_args;
+                format!("{of_image} {}", install.kernel_args).trim().to_owned()
+            }
+        },
         users: vec![UserPlan {
             name: install.user.clone(),
             ssh_keys: install.ssh_keys.clone(),
@@ -171,9 +202,19 @@ fn plan(
     }
 }
 
+/// Where a mirror is served.
+fn mirror_url(ctx: &Ctx, m: &Mirror) -> String {
+    format!("{}/mirror/{}", ctx.scripts.server().base(), m.description.name)
+}
+
 /// What the distribution's installer is told; refused where there are no
 /// packages for it, since it would stop and ask for another mirror.
-fn installer(ctx: &Ctx, node: &Node, image: &Image) -> Result<InstallerPlan, Problem> {
+fn installer(
+    ctx: &Ctx,
+    node: &Node,
+    image: &Image,
+    (mirror, profile): (Option<&Mirror>, &Profile),
+) -> Result<InstallerPlan, Problem> {
     let d = &image.description;
     let refused = |m: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, m);
     let release = match d.method {
@@ -184,28 +225,55 @@ fn installer(ctx: &Ctx, node: &Node, image: &Image) -> Result<InstallerPlan, Pro
         _ => String::new(),
     };
     let suite = &d.provenance.suite;
-    let all = sources::for_suite(std::path::Path::new("/etc/apt"), suite).unwrap_or_default();
-    let here = |wanted: &str| {
-        let s = all.iter().find(|s| s.suite == wanted)?;
-        let (_, to) = ctx.through.iter().find(|(there, _)| *there == s.uri)?;
-        Some(to.find("/apt/").map(|at| to[at..].to_owned())?)
-    };
-    if d.method == Method::Preseed && here(suite).is_none() {
-        return Err(refused(format!(
-            "the installer of '{}' needs packages of {suite}, and this server has no archive to \
-             fetch them from: add it to apt's configuration here and see that `[cache]` is on",
-            image.name
-        )));
-    }
-    Ok(InstallerPlan {
+    let from_cache = InstallerPlan {
         release,
+        // The image's own components lie over the archive.
         directory: format!("/installer/{}", image.name),
         suite: suite.clone(),
         udeb_suite: d.installer.as_ref().and_then(|i| i.udeb_suite.clone()),
-        security: here(&format!("{suite}-security")),
+        security: None,
         packages: Vec::new(),
         labels: node.spec.labels.clone(),
-    })
+    };
+    if let Some(m) = mirror {
+        let of = &m.description;
+        // The kernel, its modules and the components are of one version.
+        if of.image_digest != image.digest {
+            return Err(refused(format!(
+                "mirror '{}' was made for image '{}' as it was then, not for '{}' as it is now: \
+                 `provision mirror build --image {} --profile {}` makes one",
+                of.name, of.image, image.name, image.name, profile.name
+            )));
+        }
+        let has = of.profile.as_ref() == Some(&profile.name);
+        if !has && !profile.packages.is_empty() {
+            return Err(refused(format!(
+                "mirror '{}' was not made for profile '{}' and may lack its packages",
+                of.name, profile.name
+            )));
+        }
+        return Ok(InstallerPlan {
+            directory: format!("/mirror/{}", of.name),
+            suite: of.suite.clone(),
+            udeb_suite: None,
+            ..from_cache
+        });
+    }
+    if d.method == Method::Preseed && d.installer.as_ref().is_none_or(|i| i.origin.is_none()) {
+        return Err(refused(format!(
+            "image '{}' was not made from an archive of this server's cache: see that `[cache]` \
+             is on and that apt's configuration here names Debian's archive, and add the image \
+             again; or name a mirror",
+            image.name
+        )));
+    }
+    let security = format!("{suite}-security");
+    let all = sources::for_suite(std::path::Path::new("/etc/apt"), suite).unwrap_or_default();
+    let security = all.iter().find(|s| s.suite == security).and_then(|s| {
+        let (_, to) = ctx.through.iter().find(|(there, _)| *there == s.uri)?;
+        to.find("/apt/").map(|at| to[at..].to_owned())
+    });
+    Ok(InstallerPlan { security, ..from_cache })
 }
 
 /// The node's package sources: those of this host, for the image's release,

@@ -9,6 +9,7 @@
 //! resources read the rack's view and give orders to it; none changes a node.
 //! What a call needs is in [`Ctx`], made by `app`.
 
+mod background;
 pub mod builds;
 pub mod caller;
 pub mod clerk;
@@ -19,6 +20,7 @@ mod filter;
 pub mod health;
 pub mod images;
 pub mod install;
+pub mod mirrors;
 pub mod node_installer;
 pub mod node_reports;
 pub mod nodes;
@@ -80,6 +82,13 @@ pub trait ImageBuilder: Send + Sync {
     /// called from time to time. Returns the image's digest.
     async fn build(&self, image: Name, bake: Vec<Name>, progress: Report)
     -> Result<Digest, String>;
+    /// Adds the distribution's own installer as image `name`.
+    async fn add(
+        &self,
+        name: Name,
+        add: images::AddImage,
+        progress: Report,
+    ) -> Result<Digest, String>;
 }
 
 /// A node's BMC, opened with the stored password.
@@ -132,6 +141,8 @@ pub struct Ctx {
     pub certifier: Option<Arc<dyn Certifier>>,
     /// Image builds.
     pub builder: Arc<dyn ImageBuilder>,
+    /// Mirrors.
+    pub mirrors: Arc<dyn mirrors::MirrorKeeper>,
     /// Logs of builds.
     pub logs: PathBuf,
     /// Strangers.
@@ -187,6 +198,12 @@ pub fn router(ctx: Arc<Ctx>) -> Router {
         .route("/v1/images", get(images::list))
         .route("/v1/images/{name}", get(images::show))
         .route("/v1/images/{name}/build", post(images::build))
+        .route("/v1/images/{name}/add", post(images::add))
+        .route("/v1/mirrors", get(mirrors::list).post(mirrors::build))
+        .route("/v1/mirrors/import", post(mirrors::import).layer(DefaultBodyLimit::disable()))
+        .route("/v1/mirrors/{name}", get(mirrors::show).delete(mirrors::remove))
+        .route("/v1/mirrors/{name}/verify", post(mirrors::verify))
+        .route("/v1/mirrors/{name}/export", get(mirrors::export))
         .route("/v1/profiles", get(images::profiles))
         .route("/v1/builds", get(builds::list))
         .route("/v1/builds/{id}", get(builds::show))

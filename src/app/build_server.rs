@@ -6,13 +6,14 @@ use super::dhcp_settings::dhcp_settings;
 use super::installer_files::{self, InstallerFiles};
 use super::observer::{self, Recorder, Strangers};
 use super::services::Services;
-use super::{bmcs, certifier, claim, images, listen, packages, tokens};
+use super::{bmcs, certifier, claim, images, listen, mirrors, packages, tokens};
 use crate::api::{self, Ctx};
 use crate::auth::MasterKey;
 use crate::config::{Config, DhcpMode};
 use crate::dhcp;
 use crate::image::{Catalogue, ramdisk};
 use crate::lifecycle::Rack;
+use crate::mirror::Mirrors;
 use crate::model::{NewEvent, Outcome, Phase, Time};
 use crate::netboot::Boots;
 use crate::netboot::files::BootFiles;
@@ -148,7 +149,7 @@ async fn serve(
         )?),
         false => None,
     };
-    let services = Services::bind(&config, &rack)?;
+    let services = Services::bind(&config, &rack, &key)?;
     let (service_counters, clock) = (services.counters(), services.clock());
     let boot_listener = listen::tcp(SocketAddr::from((net.address, config.http_port)))?;
     let local = listen::local(&config.api_socket)?;
@@ -162,6 +163,7 @@ async fn serve(
         Some(link) => Some(Arc::new(certifier::Remote::new(link, store.clone())?)),
         None => None,
     };
+    let shelf = Mirrors::open(config.state_dir.join("mirrors"));
     let ctx = Arc::new(Ctx {
         certifier: certifier.clone().map(|c| c as Arc<dyn api::Certifier>),
         config: config.clone(),
@@ -179,7 +181,19 @@ async fn serve(
             // Beside the images, so that a new state does not download all again.
             cache: config.images_dir.join(".cache"),
             through: packages::through(&config),
+            cache_files: packages::files(&config),
+            key: config.state_dir.join("archive.key"),
             profiles: Profiles::open(&config.profiles_dir),
+            turn: Default::default(),
+        }),
+        mirrors: Arc::new(mirrors::HostKeeper {
+            shelf: shelf.clone(),
+            images: Catalogue::open(&config.images_dir),
+            profiles: Profiles::open(&config.profiles_dir),
+            through: packages::through(&config),
+            cache: config.images_dir.join(".cache"),
+            cache_files: packages::files(&config),
+            key: config.state_dir.join("archive.key"),
             turn: Default::default(),
         }),
         logs: config.state_dir.join("logs"),
@@ -215,8 +229,10 @@ async fn serve(
     }
     services.start(&mut tasks, &stop);
     let mut node_routes = api::node_router(ctx.clone()).merge(crate::netboot::http::router(boot));
+    node_routes = node_routes.merge(crate::netboot::mirror::router(shelf));
     if let Some(c) = packages {
-        let installer = InstallerFiles::new(config.images_dir.clone(), c.clone(), &config);
+        let installer =
+            InstallerFiles { images: Catalogue::open(&config.images_dir), cache: c.clone() };
         node_routes = node_routes
             .merge(crate::cache::http::router(c))
             .merge(installer_files::router(Arc::new(installer)));

@@ -1,7 +1,10 @@
 //! Image builds for the API: one at a time, on a blocking thread.
 
+use crate::api::images::AddImage;
 use crate::api::{ImageBuilder, Report};
-use crate::image::{BakeProfile, BuildRequest, Progress, build_image};
+use crate::image::{
+    AddRequest, BakeProfile, BuildError, BuildRequest, Image, Progress, add_installer, build_image,
+};
 use crate::model::{Digest, Name};
 use crate::profile::Profiles;
 use async_trait::async_trait;
@@ -16,16 +19,31 @@ pub struct HostBuilder {
     pub cache: PathBuf,
     /// Archives that come through our cache.
     pub through: Vec<(String, String)>,
+    /// Where the package cache keeps its files.
+    pub cache_files: Option<PathBuf>,
+    /// Our key for package archives.
+    pub key: PathBuf,
     /// Profiles.
     pub profiles: Profiles,
     /// One build at a time: each takes all cores.
     pub turn: Mutex<()>,
 }
 
-struct Steps {
+pub(super) struct Steps {
     report: Report,
     step: String,
     tail: Vec<String>,
+}
+
+impl Steps {
+    pub fn new(report: Report) -> Self {
+        Self { report, step: String::new(), tail: Vec::new() }
+    }
+
+    /// An error with the step it came in, and what was said last.
+    pub fn story(&self, e: &dyn std::error::Error) -> String {
+        format!("{}: {e}; its last lines: {}", self.step, self.tail.join(" / "))
+    }
 }
 
 impl Progress for Steps {
@@ -74,12 +92,40 @@ impl ImageBuilder for HostBuilder {
             images: self.images.clone(),
             cache: self.cache.clone(),
         };
-        let work = move || {
-            let mut steps = Steps { report: progress, step: String::new(), tail: Vec::new() };
-            build_image(&request, &mut steps).map(|i| i.digest).map_err(|e| {
-                format!("{}: {e}; its last lines: {}", steps.step, steps.tail.join(" / "))
-            })
-        };
-        tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string())?
+        on_a_thread(progress, move |steps| build_image(&request, steps)).await
     }
+
+    async fn add(&self, name: Name, add: AddImage, progress: Report) -> Result<Digest, String> {
+        progress("waiting for another build", 0, 0);
+        let _turn = self.turn.lock().await;
+        let request = AddRequest {
+            name,
+            release: add.release.to_string(),
+            sources: None,
+            through: self.through.clone(),
+            images: self.images.clone(),
+            cache: self.cache.clone(),
+            cache_files: self.cache_files.clone(),
+            key: self.key.clone(),
+            repack: add.repack,
+        };
+        on_a_thread(progress, move |steps| add_installer(&request, steps)).await
+    }
+}
+
+async fn on_a_thread(
+    progress: Report,
+    work: impl FnOnce(&mut Steps) -> Result<Image, BuildError> + Send + 'static,
+) -> Result<Digest, String> {
+    let work = move || {
+        let mut steps = Steps::new(progress);
+        work(&mut steps).map(|i| i.digest).map_err(|e| match &e {
+            // These say all there is to say.
+            BuildError::Components(_) | BuildError::Netboot(..) | BuildError::Taken(_) => {
+                e.to_string()
+            }
+            _ => steps.story(&e),
+        })
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string())?
 }

@@ -2,9 +2,8 @@
 //! of an image is to see it. What the image brings itself, components that
 //! the archive lacks and the signed list of them, lies over the archive.
 
-use super::packages;
 use crate::cache::{self, Cache};
-use crate::image::sources;
+use crate::image::Catalogue;
 use crate::model::Name;
 use axum::Router;
 use axum::body::Body;
@@ -12,30 +11,25 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use std::path::{Component, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What the route needs.
 pub struct InstallerFiles {
     /// Images.
-    pub images: PathBuf,
+    pub images: Catalogue,
     /// The archives.
     pub cache: Arc<Cache>,
-    /// The one of them that has the distribution's main suite.
-    pub origin: Option<String>,
 }
 
-impl InstallerFiles {
-    /// With the host's first Debian archive.
-    pub fn new(images: PathBuf, cache: Arc<Cache>, c: &crate::config::Config) -> Self {
-        // Of any release: it is the archive that is looked for.
-        let all = sources::for_suite(std::path::Path::new(packages::APT), "trixie");
-        let main = all.unwrap_or_default().into_iter().find(|s| s.suite == "trixie");
-        let origin = main.and_then(|s| {
-            packages::origins(c).into_iter().find(|o| o.url == s.uri).map(|o| o.name)
-        });
-        Self { images, cache, origin }
-    }
+/// Where a path leads.
+enum Leads {
+    /// To a file of the image.
+    Here(PathBuf),
+    /// To an archive of the cache.
+    Archive(String),
+    /// Nowhere, and why.
+    Nowhere(String),
 }
 
 /// The route.
@@ -49,30 +43,57 @@ async fn file(
     method: Method,
     headers: HeaderMap,
 ) -> Response {
-    if let Some(own) = own(&s, &image, &path)
-        && let Ok(file) = tokio::fs::File::open(&own).await
-        && let Ok(about) = file.metadata().await
-        && about.is_file()
-    {
-        let length = [(header::CONTENT_LENGTH, about.len())];
-        if method == Method::HEAD {
-            return (length, ()).into_response();
+    let (images, asked) = (s.images.clone(), path.clone());
+    let found = tokio::task::spawn_blocking(move || leads(&images, &image, &asked)).await;
+    match found {
+        Ok(Leads::Here(own)) => send(own, &method).await,
+        Ok(Leads::Archive(origin)) => {
+            cache::http::answer(&s.cache, &origin, &path, &method, &headers).await
         }
-        let body = tokio_util::io::ReaderStream::with_capacity(file, 256 << 10);
-        return (length, Body::from_stream(body)).into_response();
-    }
-    match &s.origin {
-        Some(origin) => cache::http::answer(&s.cache, origin, &path, &method, &headers).await,
-        None => {
-            (StatusCode::NOT_FOUND, "apt on this host names no Debian archive\n").into_response()
-        }
+        Ok(Leads::Nowhere(why)) => (StatusCode::NOT_FOUND, why + "\n").into_response(),
+        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
     }
 }
 
-/// A path below the image's own part of the archive, and nowhere else.
-fn own(s: &InstallerFiles, image: &str, path: &str) -> Option<PathBuf> {
-    let image: Name = image.parse().ok()?;
-    let path = std::path::Path::new(path);
-    let plain = path.components().all(|c| matches!(c, Component::Normal(_)));
-    plain.then(|| s.images.join(image.as_str()).join("suite").join(path))
+/// Looked up in the image's list, never joined: no path leads anywhere else.
+fn leads(images: &Catalogue, image: &str, path: &str) -> Leads {
+    let Ok(name) = image.parse::<Name>() else {
+        return Leads::Nowhere(format!("{image:?} is no image's name"));
+    };
+    let image = match images.get(&name) {
+        Ok(i) => i,
+        Err(e) => return Leads::Nowhere(e.to_string()),
+    };
+    let Some(installer) = &image.description.installer else {
+        return Leads::Nowhere(format!("image '{name}' has no installer"));
+    };
+    let own = format!("suite/{path}");
+    if installer.files.contains_key(&own) {
+        return Leads::Here(image.dir.join(own));
+    }
+    match &installer.origin {
+        Some(origin) => Leads::Archive(origin.clone()),
+        None => Leads::Nowhere(format!("image '{name}' was not made from an archive of the cache")),
+    }
+}
+
+async fn send(path: PathBuf, method: &Method) -> Response {
+    let opened = async {
+        let file = tokio::fs::File::open(&path).await?;
+        let length = file.metadata().await?.len();
+        Ok::<_, std::io::Error>((file, length))
+    };
+    let (file, length) = match opened.await {
+        Ok(found) => found,
+        Err(e) => {
+            tracing::error!(file = %path.display(), error = %e, "a file of an image is gone");
+            return StatusCode::NOT_FOUND.into_response();
+        }
+    };
+    let head = [(header::CONTENT_LENGTH, length)];
+    if *method == Method::HEAD {
+        return (head, ()).into_response();
+    }
+    let body = tokio_util::io::ReaderStream::with_capacity(file, 256 << 10);
+    (head, Body::from_stream(body)).into_response()
 }

@@ -5,9 +5,11 @@
 //! what does not fit is counted, not waited for: a log that is lost in parts
 //! is no reason to lose anything else.
 
+use crate::auth::MasterKey;
 use crate::lifecycle::{Input, LifeError, Rack};
-use crate::model::{BuildId, NodeName};
-use crate::preseed::{Progress, Sign};
+use crate::model::plan::PhaseReport;
+use crate::model::{BuildId, NodeName, Secret};
+use crate::preseed::{Progress, Sign, without_token};
 use crate::store::StoreError;
 use crate::syslog::{Line, Sink};
 use std::collections::{BTreeMap, HashMap};
@@ -57,6 +59,7 @@ pub fn queue() -> (Lines, mpsc::Receiver<(Ipv4Addr, Line)>) {
 /// What is known of one installer.
 struct Running {
     build: BuildId,
+    token: Secret,
     progress: Progress,
     told: Instant,
 }
@@ -67,6 +70,8 @@ pub struct InstallerLog {
     pub rack: Arc<Rack>,
     /// Directory of the builds' logs.
     pub logs: PathBuf,
+    /// For the tokens that must not be in them.
+    pub key: Arc<MasterKey>,
 }
 
 impl InstallerLog {
@@ -81,6 +86,7 @@ impl InstallerLog {
                 let Some((node, build)) = self.build_at(address) else { continue };
                 let fresh = || Running {
                     build: build.clone(),
+                    token: self.key.build_token(&build),
                     progress: Progress::default(),
                     told: Instant::now(),
                 };
@@ -88,9 +94,10 @@ impl InstallerLog {
                 if r.build != build {
                     *r = fresh();
                 }
+                let said = without_secrets(&line.text, &r.token);
                 let text = texts.entry(build).or_default();
-                text.push_str(&format!("{}: {}\n", line.program, line.text));
-                match r.progress.read(&line.program, &line.text) {
+                text.push_str(&format!("{}: {said}\n", line.program));
+                match r.progress.read(&line.program, &said) {
                     Sign::Asks(question) => inputs.push((node, Input::Asked(question))),
                     Sign::Goes(what) => {
                         let quiet = what.is_none() && r.told.elapsed() < QUIET;
@@ -101,6 +108,11 @@ impl InstallerLog {
                             r.told = Instant::now();
                             inputs.push((node, Input::Progress(what)));
                         }
+                    }
+                    Sign::Begins(phase, what) => {
+                        let message = Some(what);
+                        let report = PhaseReport { phase, bytes: 0, total: 0, message };
+                        inputs.push((node, Input::Reported(report)));
                     }
                     Sign::Nothing => {}
                 }
@@ -130,10 +142,41 @@ impl InstallerLog {
     }
 }
 
+/// The installer logs every answer that it reads: the token and the hash of
+/// the password are among them.
+fn without_secrets(text: &str, token: &Secret) -> String {
+    let mut text = without_token(text, token);
+    for mark in ["$6$", "$y$"] {
+        while let Some(at) = text.find(mark) {
+            let end = text[at..].find([' ', '\'', '"']).map_or(text.len(), |n| at + n);
+            text.replace_range(at..end, "***");
+        }
+    }
+    text
+}
+
 fn append(path: &Path, text: &str) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
     if file.metadata()?.len() + text.len() as u64 > LIMIT {
         return Ok(());
     }
     file.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_that_are_secrets_are_not_kept() {
+        let token = Secret::new("b-1.abc");
+        for (text, want) in [
+            ("--> SET provision/token b-1.abc", "--> SET provision/token ***"),
+            ("<-- 0 $6$salt$hash", "<-- 0 ***"),
+            ("set '$y$j9T$x' and $6$b go", "set '***' and *** go"),
+            ("--> GO", "--> GO"),
+        ] {
+            assert_eq!(without_secrets(text, &token), want);
+        }
+    }
 }

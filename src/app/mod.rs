@@ -5,7 +5,7 @@
 //! booting see it, `observer` takes what they saw into the record, `bmcs`
 //! switches power, `dhcp_settings` says what DHCP serves, `services` opens
 //! names, time and logs, `names` says who is called what, `packages` is the
-//! cache, `images` builds images, `installer_files` has what the
+//! cache, `images` builds images and `mirrors` mirrors, `installer_files` has what the
 //! distributions' installers fetch and `installer_log` what they say,
 //! `certifier` asks for nodes' certificates, `check` is `build-server check`.
 //!
@@ -33,6 +33,7 @@ pub mod ingest;
 pub mod installer_files;
 pub mod installer_log;
 pub mod listen;
+pub mod mirrors;
 pub mod names;
 pub mod observer;
 pub mod oui;

@@ -5,11 +5,11 @@ use crate::cache::{Cache, Origin, Settings};
 use crate::config::Config;
 use crate::image::sources;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where apt's configuration is.
-pub(super) const APT: &str = "/etc/apt";
+const APT: &str = "/etc/apt";
 
 /// The archives that may be fetched from.
 pub fn origins(c: &Config) -> Vec<Origin> {
@@ -45,6 +45,11 @@ fn named(urls: Vec<String>) -> Vec<(String, String)> {
 pub fn through(c: &Config) -> Vec<(String, String)> {
     let base = format!("http://{}:{}/apt", c.network.address, c.http_port);
     origins(c).into_iter().map(|o| (o.url, format!("{base}/{}", o.name))).collect()
+}
+
+/// Where the cache keeps the archives' files, a directory for each.
+pub fn files(c: &Config) -> Option<PathBuf> {
+    c.cache.as_ref().map(|cache| cache.dir.join("files"))
 }
 
 /// Opens the cache, if there is one.

@@ -3,6 +3,7 @@
 
 use super::installer_log::{self, InstallerLog};
 use super::names::{RackNames, server_label};
+use crate::auth::MasterKey;
 use crate::config::Config;
 use crate::lifecycle::Rack;
 use crate::{dns, syslog, time};
@@ -45,7 +46,7 @@ fn upstreams(c: &Config) -> dns::Upstreams {
 
 impl Services {
     /// Opens the ports that the configuration asks for.
-    pub fn bind(c: &Config, rack: &Arc<Rack>) -> Result<Self> {
+    pub fn bind(c: &Config, rack: &Arc<Rack>, key: &Arc<MasterKey>) -> Result<Self> {
         let names = Arc::new(RackNames::new(rack.clone(), c));
         let at = |port| SocketAddrV4::new(c.network.address, port);
         let dns = if c.dns.enabled {
@@ -66,7 +67,8 @@ impl Services {
             None
         };
         let (lines, written) = installer_log::queue();
-        let log = InstallerLog { rack: rack.clone(), logs: c.state_dir.join("logs") };
+        let log =
+            InstallerLog { rack: rack.clone(), logs: c.state_dir.join("logs"), key: key.clone() };
         let syslog = match c.syslog {
             Some(port) => {
                 let settings = syslog::Settings { listen: at(port) };

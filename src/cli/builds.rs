@@ -42,6 +42,10 @@ pub struct PreseedArgs {
     /// As it was at this time; else the newest
     #[arg(long)]
     at: Option<Time>,
+    /// Which file, such as late.sh; else the preseed or autoinstall file where
+    /// there is one, or the boot script
+    #[arg(long)]
+    file: Option<String>,
 }
 
 fn outcome(o: BuildOutcome) -> &'static str {
@@ -135,9 +139,26 @@ pub(super) async fn preseed(s: &Session, a: PreseedArgs) -> Result<(), Fail> {
     let files: List<Value> = s.client.get(&format!("/v1/builds/{}/files", b.id)).await?;
     let text = |v: &Value, k: &str| v.get(k).and_then(Value::as_str).unwrap_or_default().to_owned();
     let seen = |v: &&Value| text(v, "at").parse::<Time>().is_ok_and(|t| t <= at);
-    let last = files.items.iter().rfind(seen);
+    let named = |name: &str| files.items.iter().filter(seen).rfind(|v| text(v, "file") == name);
+    let last = match &a.file {
+        Some(name) => named(name),
+        None => named("preseed.cfg")
+            .or_else(|| named("user-data"))
+            .or_else(|| files.items.iter().rfind(seen)),
+    };
     let Some(f) = last else {
-        return Err(Fail::Use(format!("nothing had been rendered for {} by {at}", n.spec.name)));
+        let mut known: Vec<String> =
+            files.items.iter().filter(seen).map(|v| text(v, "file")).collect();
+        known.dedup();
+        let what = a.file.as_deref().unwrap_or("nothing");
+        return Err(Fail::Use(match known.as_slice() {
+            [] => format!("nothing had been rendered for {} by {at}", n.spec.name),
+            all => format!(
+                "no {what} had been rendered for {} by {at}; there are {}",
+                n.spec.name,
+                all.join(", ")
+            ),
+        }));
     };
     if s.out.is_json() {
         return s.out.show(f, |_| Table::plain());

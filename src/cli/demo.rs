@@ -39,6 +39,7 @@ pub(super) async fn run(a: UpArgs) -> Result<(), Fail> {
     let body = crate::api::install::InstallRequest {
         profile: a.profile.to_string(),
         image: Some(a.image.clone()),
+        mirror: None,
     };
     if a.image_only {
         return Ok(down(&lab.name)?);

@@ -3,14 +3,14 @@
 use super::output::{Table, bytes, segment};
 use super::watch::watch;
 use super::{Fail, Session};
-use crate::api::images::{BuildImage, ProfileShown};
+use crate::api::images::{AddImage, BuildImage, ProfileShown};
 use crate::model::{Name, Operation};
 use serde_json::Value;
 
 /// `provision images`
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  provision images\n  provision images build debian-12 --bake docker"
+    after_help = "Examples:\n  provision images\n  provision images build debian-12 --bake docker\n  provision images add debian-13"
 )]
 pub struct ImagesArgs {
     #[command(subcommand)]
@@ -28,6 +28,21 @@ enum What {
         /// Profiles to apply ahead of time, so that an install downloads nothing
         #[arg(long)]
         bake: Vec<Name>,
+        /// Return at once
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Add a distribution's own installer, from the build host's package mirror
+    Add {
+        /// debian-12 or debian-13
+        release: Name,
+        /// What to call the image; RELEASE-installer by default
+        #[arg(long)]
+        name: Option<Name>,
+        /// Refuse an archive that lacks installer components, instead of making
+        /// them from its ordinary packages
+        #[arg(long)]
+        no_repack: bool,
         /// Return at once
         #[arg(long)]
         no_wait: bool,
@@ -77,16 +92,31 @@ pub(super) async fn run(s: &Session, a: ImagesArgs) -> Result<(), Fail> {
         What::Build { image, bake, no_wait } => {
             let path = format!("/v1/images/{}/build", segment(&image));
             let op: Operation = s.client.post(&path, &BuildImage { bake }).await?;
-            if no_wait {
-                return s.out.show(&op, |o| {
-                    let mut t = Table::new(&["operation"]);
-                    t.row(&[o.id.to_string()]);
-                    t
-                });
-            }
-            watch(s, vec![op]).await
+            shown_or_watched(s, op, no_wait).await
+        }
+        What::Add { release, name, no_repack, no_wait } => {
+            let name = name.map_or_else(|| format!("{release}-installer"), |n| n.to_string());
+            let path = format!("/v1/images/{}/add", segment(&name));
+            let add = AddImage { release, repack: !no_repack };
+            let op: Operation = s.client.post(&path, &add).await?;
+            shown_or_watched(s, op, no_wait).await
         }
     }
+}
+
+pub(super) async fn shown_or_watched(
+    s: &Session,
+    op: Operation,
+    no_wait: bool,
+) -> Result<(), Fail> {
+    if no_wait {
+        return s.out.show(&op, |o| {
+            let mut t = Table::new(&["operation"]);
+            t.row(&[o.id.to_string()]);
+            t
+        });
+    }
+    watch(s, vec![op]).await
 }
 
 pub(super) async fn profiles(s: &Session) -> Result<(), Fail> {

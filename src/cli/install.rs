@@ -15,7 +15,8 @@ The node's disk is wiped. On a terminal you are asked first; --yes answers.
 Examples:
   provision install node07 --profile docker
   provision install node07 node08 --profile base --image debian-13 --yes
-  provision install node07 --profile docker --no-wait")]
+  provision install node07 --profile docker --no-wait
+  provision install node07 --profile docker --image debian-13-installer --mirror room7")]
 pub struct InstallArgs {
     /// Nodes, by name or address
     #[arg(required = true)]
@@ -26,6 +27,9 @@ pub struct InstallArgs {
     /// Operating system; the server's default when left out
     #[arg(long, short)]
     image: Option<String>,
+    /// Take all packages from this mirror; for images of an installer
+    #[arg(long)]
+    mirror: Option<String>,
     /// Return at once and print the operations
     #[arg(long)]
     no_wait: bool,
@@ -68,7 +72,7 @@ pub(super) async fn run(s: &Session, a: InstallArgs) -> Result<(), Fail> {
             return Err(Fail::Use("nothing was done".into()));
         }
     }
-    let body = InstallRequest { profile: a.profile, image: a.image };
+    let body = InstallRequest { profile: a.profile, image: a.image, mirror: a.mirror };
     let mut ops: Vec<Operation> = Vec::new();
     for n in &nodes {
         let started = s.client.post(&format!("/v1/nodes/{}/install", n.spec.name), &body).await;

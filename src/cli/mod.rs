@@ -19,6 +19,7 @@ pub mod install;
 pub mod lab;
 pub mod log;
 pub mod metrics;
+pub mod mirror;
 pub mod nodes;
 pub mod output;
 pub mod power;
@@ -106,6 +107,8 @@ enum Verb {
     Nodes(nodes::NodesArgs),
     /// Operating systems that can be installed
     Images(images::ImagesArgs),
+    /// Everything that an install takes, in one signed directory
+    Mirror(mirror::MirrorArgs),
     /// Software stacks that can be installed
     Profiles,
     /// The record of every install
@@ -323,6 +326,7 @@ async fn act(cli: Cli) -> Result<(), Fail> {
         Verb::Power(a) => power::run(&s, a).await,
         Verb::Nodes(a) => nodes::run(&s, a).await,
         Verb::Images(a) => images::run(&s, a).await,
+        Verb::Mirror(a) => mirror::run(&s, a).await,
         Verb::Profiles => images::profiles(&s).await,
         Verb::Builds(a) => builds::run(&s, a).await,
         Verb::Log(a) => log::run(&s, a).await,

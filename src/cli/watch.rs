@@ -4,7 +4,7 @@
 use super::output::{duration, segment};
 use super::{Fail, Session};
 use crate::client::{Client, ClientError};
-use crate::model::{Build, BuildOutcome, Operation, OperationState, Phase, Time};
+use crate::model::{Build, BuildOutcome, Operation, OperationKind, OperationState, Phase, Time};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use jiff::SignedDuration;
 use serde::Deserialize;
@@ -96,7 +96,8 @@ pub async fn watch(s: &Session, ops: Vec<Operation>) -> Result<(), Fail> {
     let bars = s.out.is_terminal().then(MultiProgress::new);
     let mut shown = Vec::new();
     for op in ops {
-        let label = op.node.as_ref().map_or_else(|| "image".to_owned(), ToString::to_string);
+        let what = if op.kind == OperationKind::Mirror { "mirror" } else { "image" };
+        let label = op.node.as_ref().map_or_else(|| what.to_owned(), ToString::to_string);
         let usual = match &op.build {
             Some(b) => match s.client.get::<Build>(&format!("/v1/builds/{b}")).await {
                 Ok(b) => Usual::of(&s.client, &b).await,

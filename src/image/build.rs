@@ -17,6 +17,7 @@ use super::recipe::{self, FIRMWARE, PACKAGES, PATH_RULES, Recipe};
 use super::rootfs::{CLEAN, MKE2FS, package_list};
 use super::sources::{self, Source, SourcesError};
 use super::{ext4, format::Index};
+use crate::archive::ArchiveError;
 use crate::model::{Arch, Digest, Name};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -107,6 +108,24 @@ pub enum BuildError {
         /// Cause.
         source: io::Error,
     },
+    /// The archive cannot be read, or our own part of it not be written.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// No installer in the archive.
+    #[error(
+        "the archive has no installer: {0} {1}; name another archive in the host's apt \
+         configuration, or use files ('provision images add --dir')"
+    )]
+    Netboot(String, String),
+    /// Installer components that an install needs.
+    #[error(
+        "the archive is not complete, the installer could not run from it; these components \
+         cannot be had: {}. Use a complete archive, or another release", .0.join("; ")
+    )]
+    Components(Vec<String>),
+    /// An image of another kind has the name.
+    #[error("there is an image '{0}' of another kind: choose another name (--name)")]
+    Taken(Name),
     /// The image that was built, or is to be baked, cannot be read.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -312,7 +331,7 @@ pub fn epoch(
 }
 
 /// `Date: Sat, 06 Sep 2025 09:56:55 UTC` in seconds since 1970.
-fn release_date(text: &str) -> Option<u64> {
+pub(crate) fn release_date(text: &str) -> Option<u64> {
     let date = text.lines().find_map(|l| l.strip_prefix("Date: "))?;
     let date = date.trim().trim_end_matches("UTC").trim_end();
     let civil = jiff::civil::DateTime::strptime("%a, %d %b %Y %H:%M:%S", date).ok()?;

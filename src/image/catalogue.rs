@@ -208,6 +208,14 @@ impl Catalogue {
             )));
         }
         check_files(name, &dir, &description.files)?;
+        let suite = description.installer.iter().flat_map(|i| &i.files);
+        for (file, entry) in suite {
+            let inside = file.split('/').all(|p| !p.is_empty() && p != "." && p != "..");
+            if !inside || !file.starts_with("suite/") {
+                return Err(invalid(format!("'{file}' is no path in suite/")));
+            }
+            check_file(name, &dir.join(file), entry)?;
+        }
         let digest = Digest::of(text.as_bytes());
         let mut baked = BTreeMap::new();
         for profile in names_with(&dir.join("baked"), "baked.toml")? {
@@ -239,22 +247,24 @@ fn check_files(
 ) -> Result<(), ImageError> {
     for (file, entry) in files {
         let path = dir.join(file);
-        let damaged =
-            |reason: String| ImageError::Damaged { name: name.clone(), path: path.clone(), reason };
-        let plain = file.parse::<Name>().is_ok();
-        if !plain {
-            return Err(damaged("not a plain file name".to_owned()));
+        if file.parse::<Name>().is_err() {
+            let reason = "not a plain file name".to_owned();
+            return Err(ImageError::Damaged { name: name.clone(), path, reason });
         }
-        match fs::symlink_metadata(&path) {
-            Ok(m) if m.is_file() && m.len() == entry.size => {}
-            Ok(m) => return Err(damaged(format!("{} bytes, {} described", m.len(), entry.size))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(damaged("missing".to_owned()));
-            }
-            Err(source) => return Err(ImageError::Io { path, source }),
-        }
+        check_file(name, &path, entry)?;
     }
     Ok(())
+}
+
+fn check_file(name: &Name, path: &Path, entry: &FileEntry) -> Result<(), ImageError> {
+    let damaged =
+        |reason: String| ImageError::Damaged { name: name.clone(), path: path.to_owned(), reason };
+    match fs::symlink_metadata(path) {
+        Ok(m) if m.is_file() && m.len() == entry.size => Ok(()),
+        Ok(m) => Err(damaged(format!("{} bytes, {} described", m.len(), entry.size))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(damaged("missing".to_owned())),
+        Err(source) => Err(ImageError::Io { path: path.to_owned(), source }),
+    }
 }
 
 /// Sub-directories of `dir` with a valid name that hold `file`, sorted.

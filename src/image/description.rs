@@ -48,6 +48,55 @@ pub struct Provenance {
     pub builder: String,
 }
 
+/// The distribution's own installer, in an image of method `preseed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Installer {
+    /// The distribution's suite, such as `trixie`.
+    pub suite: String,
+    /// The suite with the installer's components, when it is not the
+    /// distribution's own: in `suite/` of the image, signed by our key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub udeb_suite: Option<String>,
+    /// What the package cache calls the archive: the installer asks for
+    /// `/apt/ORIGIN/…`, or `/installer/IMAGE/…` with a suite of our own. None
+    /// when the archive was not fetched through the cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// Name and version of the package with kernel and ramdisk.
+    pub netboot: String,
+    /// Date of the archive's index, seconds since 1970.
+    pub release_date: u64,
+    /// Fingerprint of our key, in `archive-key.gpg`.
+    pub key: String,
+    /// What could not be checked, a sentence each.
+    #[serde(default)]
+    pub unchecked: Vec<String>,
+    /// Components that the archive does not have and an install can do without.
+    #[serde(default)]
+    pub left_out: Vec<String>,
+    /// Components that were made here, by name.
+    #[serde(default)]
+    pub repacked: BTreeMap<String, Repacked>,
+    /// Files of `suite/`, by their path in the image's directory.
+    #[serde(default)]
+    pub files: BTreeMap<String, FileEntry>,
+}
+
+/// A component of the installer that was made from ordinary packages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Repacked {
+    /// Its version.
+    pub version: String,
+    /// Its path in `suite/`.
+    pub file: String,
+    /// Its digest.
+    pub sha256: Digest,
+    /// What it was made from.
+    pub from: String,
+}
+
 /// `image.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,28 +115,21 @@ pub struct Description {
     pub arch: Arch,
     /// Install method.
     pub method: Method,
-    /// Arguments that the installed kernel always wants.
+    /// Arguments that the kernel in `kernel` always wants: with method `image`
+    /// also the installed system's, else only the installer's.
     pub kernel_args: String,
     /// Release of the kernel, such as `6.1.0-35-amd64`.
     pub kernel: String,
     /// Root file system, for method `image`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<Rootfs>,
-    /// For methods `preseed` and `autoinstall`.
+    /// The distribution's installer, for method `preseed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub installer: Option<Installer>,
     /// Provenance.
     pub provenance: Provenance,
     /// Every file, by name.
     pub files: BTreeMap<String, FileEntry>,
-}
-
-/// The distribution's installer in an image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Installer {
-    /// Suite of its components, where it is not the distribution's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub udeb_suite: Option<String>,
 }
 
 /// `baked/<profile>/baked.toml`.

@@ -14,10 +14,12 @@
 //! | `baked/<profile>/` | the same root file system with a profile applied, and `baked.toml` that says of which image and profile |
 //!
 //! [`catalogue`] reads what is there, [`build`] makes it, [`format`] is shared
-//! with the agent. It may use `model` and `config`; it is called by the build
+//! with the agent; [`installer`] makes images of the distributions' own
+//! installers. It may use `model`, `config` and `archive`; it is called by the build
 //! server and the agent; it knows neither profiles' directories (it is handed
 //! their scripts) nor the network.
 
+pub mod apt;
 pub mod bake;
 pub mod build;
 pub mod catalogue;
@@ -26,9 +28,10 @@ pub mod cpio;
 pub mod description;
 pub mod ext4;
 pub mod format;
+pub mod installer;
 pub mod modules;
 pub mod pack;
-mod publish;
+pub(crate) mod publish;
 pub mod ramdisk;
 pub mod recipe;
 pub mod rootfs;
@@ -38,4 +41,5 @@ pub use bake::{BakeProfile, bake_image};
 pub use build::{BuildError, BuildRequest, Progress, Silent, build_image};
 pub use catalogue::{Baked, Catalogue, Image, ImageError, ImageFault};
 pub use description::{BakedDescription, Description, FileEntry, Provenance};
+pub use installer::{AddRequest, add_installer};
 pub use ramdisk::agent_cpio;

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 /// The directory a build works in; removed when it goes out of scope.
 #[derive(Debug)]
-pub(super) struct Workplace {
+pub(crate) struct Workplace {
     path: PathBuf,
     /// Locked as long as it is open.
     _lock: File,
@@ -87,7 +87,7 @@ fn sync_tree(dir: &Path) -> io::Result<()> {
 }
 
 /// Digest and size of a file, read in pieces.
-pub(super) fn file_entry(path: &Path) -> Result<FileEntry, BuildError> {
+pub(crate) fn file_entry(path: &Path) -> Result<FileEntry, BuildError> {
     let read = || -> io::Result<FileEntry> {
         let mut file = File::open(path)?;
         let mut hasher = Sha256::new();
@@ -106,7 +106,7 @@ pub(super) fn file_entry(path: &Path) -> Result<FileEntry, BuildError> {
 }
 
 /// A description as text: the same value always as the same bytes.
-pub(super) fn toml_text(value: &impl Serialize, path: &Path) -> Result<String, BuildError> {
+pub(crate) fn toml_text(value: &impl Serialize, path: &Path) -> Result<String, BuildError> {
     toml::to_string(value)
         .map_err(|e| BuildError::Io { path: path.to_owned(), source: io::Error::other(e) })
 }

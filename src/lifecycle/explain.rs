@@ -123,6 +123,8 @@ fn hint(b: &Build, events: &[Event]) -> Option<&'static str> {
             "Look at the console for what the loader says; under Secure Boot GRUB refuses a kernel \
              that is not signed.",
         ),
+        // It runs, and says itself what it does.
+        Phase::Installer if count("installer.file") > 0 => None,
         Phase::Installer => Some(
             "Kernel and ramdisk were fetched: look at the console for a kernel panic or a missing \
              network driver.",

@@ -308,11 +308,11 @@ impl Machine<'_> {
         if !(Phase::Installer..Phase::FirstBoot).contains(&self.build.phase) {
             return;
         }
-        self.build.question = None;
+        let answered = self.build.question.take().is_some();
         let (limit, now) = (self.limits.of(self.build.phase), self.now);
         if let Some(p) = self.build.phases.last_mut() {
             p.deadline = p.deadline.max(now + limit);
-            if what.is_some() {
+            if what.is_some() || answered {
                 p.reason = what;
             }
         }

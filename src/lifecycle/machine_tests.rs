@@ -21,6 +21,7 @@ fn build() -> Build {
             profile: "docker".parse().unwrap(),
             profile_digest: Digest::of(b"p"),
             baked: true,
+            mirror: None,
             config_commit: None,
             templates: Default::default(),
             version: "0".into(),

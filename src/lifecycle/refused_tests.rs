@@ -27,6 +27,7 @@ fn build() -> Build {
             profile: "docker".parse().unwrap(),
             profile_digest: Digest::of(b"p"),
             method: Default::default(),
+            mirror: None,
             baked: true,
             config_commit: None,
             templates: Default::default(),

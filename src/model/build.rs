@@ -87,6 +87,15 @@ impl Method {
     }
 }
 
+/// The mirror that a build took its packages from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorUsed {
+    /// Name.
+    pub name: Name,
+    /// Digest of its description, which names every file's digest.
+    pub digest: Digest,
+}
+
 /// What went into a build, enough to make the same one again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildInputs {
@@ -103,6 +112,9 @@ pub struct BuildInputs {
     pub profile_digest: Digest,
     /// Whether the profile came baked into the image.
     pub baked: bool,
+    /// Mirror, where the packages came from one and not from the archives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorUsed>,
     /// Commit of the configuration, `-dirty` appended where it had changes;
     /// absent where the configuration is not in version control.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -21,6 +21,8 @@ pub enum OperationKind {
     Power,
     /// Build an image.
     ImageBuild,
+    /// Build or read a mirror.
+    Mirror,
 }
 
 /// How far it is.

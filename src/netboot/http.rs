@@ -178,7 +178,7 @@ fn not_found() -> Response {
     StatusCode::NOT_FOUND.into_response()
 }
 
-async fn send_file(
+pub(super) async fn send_file(
     path: PathBuf,
     headers: &HeaderMap,
     etag: Option<String>,
@@ -238,7 +238,7 @@ async fn send_file(
 }
 
 /// Says what was sent, once, when the transfer ends either way.
-struct Count {
+pub(super) struct Count {
     server: Arc<BootHttp>,
     node: NodeName,
     file: String,

@@ -17,6 +17,7 @@ pub mod decide;
 pub mod files;
 pub mod grub;
 pub mod http;
+pub mod mirror;
 pub mod ra;
 pub mod refusal;
 pub mod script;

@@ -122,8 +122,13 @@ impl Scripts {
             "" => " domain=unassigned-domain".to_owned(),
             d => format!(" domain={d}"),
         };
+        // Without a router it would ask for one.
+        let closed = match self.network.around(node.address).router {
+            None => " netcfg/no_default_route=true",
+            Some(_) => "",
+        };
         let args = format!(
-            "{} auto=true priority=critical url={base}/preseed.cfg hostname={}{domain} \
+            "{} auto=true priority=critical url={base}/preseed.cfg hostname={}{domain}{closed} \
              BOOTIF=01-{} firmware=never{log} DEBCONF_DEBUG=5",
             i.kernel_args,
             node.name,

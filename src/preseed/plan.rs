@@ -30,7 +30,13 @@ impl Values {
         let installer = plan.installer.as_ref().ok_or_else(|| missing("the installer's part"))?;
         let user = plan.users.first().ok_or_else(|| missing("a user"))?;
         let host = around.server.trim_start_matches("http://").to_owned();
-        let security = installer.security.clone();
+        // Debian's installer appends its own `/debian-security` to the host.
+        let security = installer.security.as_deref().and_then(|path| {
+            let (parent, last) = path.rsplit_once('/')?;
+            let fits = !installer.release.starts_with("debian-") || last == "debian-security";
+            let host = format!("{host}{parent}");
+            fits.then(|| Security { host, directory: format!("/{last}") })
+        });
         Ok(Values {
             node: plan.node.clone(),
             domain: plan.network.domain.clone(),
@@ -48,7 +54,7 @@ impl Values {
                 directory: installer.directory.clone(),
                 suite: installer.suite.clone(),
                 udeb_suite: installer.udeb_suite.clone(),
-                security: security.map(|directory| Security { host, directory }),
+                security,
             },
             user: user.name.clone(),
             password_hash: around.password_hash,

@@ -5,11 +5,15 @@
 //! question that is put to the operator is one that the preseed file has no
 //! answer for. Nobody sits there to give one.
 
+use crate::model::Phase;
+
 /// What one line means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sign {
     /// It goes on; what it does, where that is worth showing.
     Goes(Option<String>),
+    /// A phase begins that no script of ours is called for.
+    Begins(Phase, String),
     /// It asks this, and waits.
     Asks(String),
     /// It says nothing about the installer: the kernel, a lease renewed.
@@ -61,7 +65,11 @@ impl Progress {
         }
         if let Some(item) = between(text, "Menu item '", "' selected") {
             let shown = STEPS.iter().find(|(name, _)| *name == item).map(|(_, words)| *words);
-            return Sign::Goes(Some(shown.unwrap_or(item).to_owned()));
+            let shown = shown.unwrap_or(item).to_owned();
+            return match item {
+                "bootstrap-base" => Sign::Begins(Phase::Image, shown),
+                _ => Sign::Goes(Some(shown)),
+            };
         }
         if program == "debootstrap" || program == "base-installer" {
             return Sign::Goes(Some(format!("base system: {}", short(text))));
@@ -125,6 +133,8 @@ mod tests {
         assert_eq!(p.read("kernel", "[ 12.0] random: crng init done"), Sign::Nothing);
         assert_eq!(p.read("udhcpc", "lease obtained"), Sign::Nothing);
         assert_eq!(p.read("anna", "retrieving x"), Sign::Goes(None));
+        let base = Sign::Begins(Phase::Image, "base system".into());
+        assert_eq!(p.read("main-menu", "INFO: Menu item 'bootstrap-base' selected"), base);
     }
 
     #[test]

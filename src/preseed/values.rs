@@ -64,9 +64,9 @@ impl From<&DiskHint> for Disk {
 /// Where security updates come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Security {
-    /// `host` or `host:port`.
+    /// `host` or `host:port`, with the path before `directory` if there is one.
     pub host: String,
-    /// Directory, such as `/debian-security`.
+    /// Directory, such as `/debian-security`; Debian's installer knows no other.
     pub directory: String,
 }
 
@@ -245,7 +245,7 @@ impl Values {
             return bad("mirror udeb_suite", suite, "a name such as trixie");
         }
         if let Some(s) = &self.mirror.security
-            && !(plain(&s.host, ".:-") && is_directory(&s.directory))
+            && !(plain(&s.host, ".:-/") && is_directory(&s.directory))
         {
             return bad("mirror security", &s.host, "host or host:port and a path");
         }

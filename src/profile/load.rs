@@ -87,6 +87,8 @@ pub(super) struct Wire {
     pub groups: Vec<String>,
     #[serde(default)]
     pub services: Vec<String>,
+    #[serde(default)]
+    pub packages: Vec<String>,
     #[serde(default = "default_verify")]
     pub verify: String,
     #[serde(default = "default_verify_seconds")]
@@ -94,8 +96,17 @@ pub(super) struct Wire {
 }
 
 /// The keys of `profile.toml`, for suggestions.
-pub(super) const KEYS: [&str; 8] =
-    ["name", "description", "needs", "offers", "groups", "services", "verify", "verify_seconds"];
+pub(super) const KEYS: [&str; 9] = [
+    "name",
+    "description",
+    "needs",
+    "offers",
+    "groups",
+    "services",
+    "packages",
+    "verify",
+    "verify_seconds",
+];
 
 fn default_verify() -> String {
     "verify.sh".to_owned()
@@ -120,6 +131,9 @@ pub struct Profile {
     pub groups: Vec<String>,
     /// Scripts in order.
     pub scripts: Vec<ScriptPlan>,
+    /// Packages that the scripts install, for a mirror; with `?` behind it one
+    /// that not every release has.
+    pub packages: Vec<String>,
     /// Text of `verify.sh`.
     pub verify: String,
     /// Seconds `verify.sh` may take.
@@ -219,6 +233,7 @@ impl Profiles {
         };
         Ok(Profile {
             scripts: wire.services.iter().map(script).collect(),
+            packages: wire.packages,
             verify: script(&wire.verify).text,
             digest: digest(&files),
             name: wire.name,

@@ -198,6 +198,7 @@ pub fn inputs() -> BuildInputs {
         profile: "base".parse().unwrap(),
         profile_digest: Digest::of(b"profile"),
         baked: true,
+        mirror: None,
         config_commit: None,
         templates: Default::default(),
         version: "0".into(),

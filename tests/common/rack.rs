@@ -40,6 +40,22 @@ impl Rack {
     }
 
     fn with(name: &str, nodes: &[LabFirmware], store: Option<&str>, deployment: bool) -> Self {
+        Self::raise(name, nodes, (deployment, false), |rack| {
+            rack.configure(&image_cache(), store, SHORT);
+        })
+    }
+
+    /// One with a way out to the archives, and images of its own.
+    pub fn with_uplink(name: &str, nodes: &[LabFirmware], images: &Path, extra: &str) -> Self {
+        Self::raise(name, nodes, (false, true), |rack| rack.configure(images, None, extra))
+    }
+
+    fn raise(
+        name: &str,
+        nodes: &[LabFirmware],
+        (deployment, uplink): (bool, bool),
+        configure: impl FnOnce(&Self),
+    ) -> Self {
         // SAFETY: the tests of this binary run one at a time, and nothing
         // else reads the environment meanwhile.
         unsafe {
@@ -51,7 +67,7 @@ impl Rack {
             nodes: nodes.to_vec(),
             memory: 2048,
             disk: 8,
-            uplink: false,
+            uplink,
             deployment,
             rootless: false,
         };
@@ -59,7 +75,7 @@ impl Rack {
         copy(Path::new("profiles"), &dir.path().join("profiles"));
         lab.up().unwrap();
         let mut rack = Self { lab, dir, server: None, deployment: None };
-        rack.configure(&image_cache(), store, "");
+        configure(&rack);
         if deployment {
             let exe = Path::new(env!("CARGO_BIN_EXE_deployment-server"));
             rack.deployment = Some(rack.lab.start_deployment(exe).unwrap());
@@ -77,7 +93,7 @@ impl Rack {
             images: images.into(),
             profiles: self.dir.path().join("profiles"),
             store: store.map(Into::into),
-            extra: format!("{SHORT}{extra}"),
+            extra: extra.to_owned(),
             install: format!("agent = \"{agent}\""),
         };
         self.lab.write_config(&plan).unwrap();

@@ -1,0 +1,91 @@
+//! Writes `dists/SUITE/`: the indices, and a `Release` that is signed. Each
+//! index is there plain and as gzip, and by its digest (`by-hash`), as apt
+//! asks for it.
+
+use super::{ArchiveError, SigningKey};
+use crate::model::Digest;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+/// A suite of our own.
+#[derive(Debug)]
+pub struct Suite<'a> {
+    /// Name, such as `trixie-provision`.
+    pub name: &'a str,
+    /// What it is, in a line.
+    pub description: &'a str,
+    /// Its date, seconds since 1970.
+    pub date: u64,
+    /// Components, such as `main`.
+    pub components: &'a [&'a str],
+    /// Indices: path below `dists/SUITE/`, such as
+    /// `main/binary-amd64/Packages`, and text.
+    pub indices: Vec<(String, String)>,
+}
+
+impl Suite<'_> {
+    /// Writes it below `root`.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write(&self, root: &Path, key: &SigningKey) -> Result<(), ArchiveError> {
+        let dist = root.join("dists").join(self.name);
+        let mut sums = String::new();
+        for (path, text) in &self.indices {
+            let packed = gzip(text.as_bytes()).map_err(ArchiveError::io(root))?;
+            for (path, bytes) in [(path.clone(), text.as_bytes()), (format!("{path}.gz"), &packed)]
+            {
+                let digest = Digest::of(bytes).to_hex();
+                let file = dist.join(&path);
+                let by_hash = file.with_file_name("by-hash").join("SHA256").join(&digest);
+                write(&file, bytes)?;
+                write(&by_hash, bytes)?;
+                sums.push_str(&format!(" {digest} {:>8} {path}\n", bytes.len()));
+            }
+        }
+        let release = format!(
+            "Origin: Provision\nLabel: Provision\nSuite: {0}\nCodename: {0}\nDate: {1}\n\
+             Acquire-By-Hash: yes\nArchitectures: amd64\nComponents: {2}\nDescription: {3}\n\
+             SHA256:\n{sums}",
+            self.name,
+            date(self.date),
+            self.components.join(" "),
+            self.description,
+        );
+        write(&dist.join("Release"), release.as_bytes())?;
+        let signature = key.detached(release.as_bytes(), self.date);
+        write(&dist.join("Release.gpg"), signature.as_bytes())?;
+        write(&dist.join("InRelease"), key.clear(&release, self.date).as_bytes())
+    }
+}
+
+/// `Sat, 12 Sep 2026 07:55:41 UTC`
+pub fn date(seconds: u64) -> String {
+    let at = jiff::Timestamp::from_second(i64::try_from(seconds).unwrap_or(0)).unwrap_or_default();
+    at.strftime("%a, %d %b %Y %H:%M:%S UTC").to_string()
+}
+
+/// No name and no time in the header: the same text gives the same bytes.
+fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut to = flate2::GzBuilder::new().write(Vec::new(), flate2::Compression::default());
+    to.write_all(bytes)?;
+    to.finish()
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), ArchiveError> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(ArchiveError::io(dir))?;
+    }
+    fs::write(path, bytes).map_err(ArchiveError::io(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_is_written_as_archives_do() {
+        assert_eq!(date(1_757_152_615), "Sat, 06 Sep 2025 09:56:55 UTC");
+    }
+}
