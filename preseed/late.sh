@@ -30,6 +30,17 @@ chmod 440 "/target/etc/sudoers.d/provision-$user"
 echo "time and labels"
 mkdir -p /target/etc/systemd/timesyncd.conf.d /target/etc/provision
 printf '[Time]\nNTP=%s\n' {{ ntp | join(" ") | sh }} > /target/etc/systemd/timesyncd.conf.d/provision.conf
+if [ -d /target/etc/chrony ]; then
+    mkdir -p /target/etc/chrony/sources.d
+    {
+        :
+{% for server in ntp %}
+        printf 'server %s iburst\n' {{ server | sh }}
+{% endfor %}
+    } > /target/etc/chrony/sources.d/provision.sources
+    # No time server outside is asked, or waited for.
+    sed -i 's/^pool /# pool /' /target/etc/chrony/chrony.conf
+fi
 {
     :
 {% for name, value in labels | items %}

@@ -232,7 +232,8 @@ fn installer(
         suite: suite.clone(),
         udeb_suite: d.installer.as_ref().and_then(|i| i.udeb_suite.clone()),
         security: None,
-        packages: Vec::new(),
+        // It follows our clock, and says so: `chronyc sources`.
+        packages: vec!["chrony".to_owned()],
         labels: node.spec.labels.clone(),
     };
     if let Some(m) = mirror {

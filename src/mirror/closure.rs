@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 /// What the Debian installer installs beside the base system and what a site
 /// asks for: kernel, its own helpers' wishes, the languages. With `?` where a
 /// release may not have it.
-pub const INSTALLER: [&str; 25] = [
+pub const INSTALLER: [&str; 26] = [
     "linux-image-amd64",
     "initramfs-tools",
     "busybox",
@@ -19,6 +19,7 @@ pub const INSTALLER: [&str; 25] = [
     "openssh-server",
     "sudo",
     "ca-certificates",
+    "chrony",
     "console-setup",
     "keyboard-configuration",
     "locales",

@@ -54,6 +54,15 @@ phase() {
     post /node/phase /run/provision/report || echo "provision: the report was not taken" >&2
 }
 
+# leave PHASE TEXT: the same, and does not return before it was taken.
+leave() {
+    printf '{"phase":"%s","message":"%s"}' "$1" "$(echo "$2" | plain)" > /run/provision/report
+    until post /node/phase /run/provision/report; do
+        echo "provision: waiting for leave: the server is away, or the install was called off" >&2
+        sleep 10
+    done
+}
+
 # fail PHASE REASON: says so, and touches nothing more. The installer would
 # go on after a command that failed, so this never returns.
 fail() {
@@ -127,7 +136,8 @@ disk() {
     *) fail disk "more than one disk fits: ${seen}say which one in the inventory, by serial or wwn" ;;
     esac
     echo "$fits" > /run/provision/disk
-    phase disk "writing to $fits, serial $(serial_of "$fits")"
+    # Leave is asked before anything is touched: the install may be called off.
+    leave disk "writing to $fits, serial $(serial_of "$fits")"
     if [ -d /var/lib/cdebconf ]; then
         {
             echo "d-i partman-auto/disk string /dev/$fits"
@@ -148,7 +158,8 @@ early() {
     if [ -d /var/lib/cdebconf ]; then
         # It has all answers, the token among them.
         rm -f /var/lib/preseed/log
-        # Called when the base system begins.
+        # Called when the base system is there and its packages begin. That it
+        # begins is seen in the installer's log.
         mkdir -p /usr/lib/base-installer.d
         printf '#!/bin/sh\nsh /run/provision/run base\n' > /usr/lib/base-installer.d/05provision
         chmod 755 /usr/lib/base-installer.d/05provision
@@ -162,7 +173,8 @@ late() {
     sh /run/provision/late > /run/provision/late.log 2>&1 || code=$?
     cat /run/provision/late.log
     [ "$code" = 0 ] || fail profile "exit code $code: $(tail -n 5 /run/provision/late.log)"
-    post /node/installed /run/provision/installed || fail bootloader "nobody takes the last report"
+    # The installed system says it again.
+    post /node/installed /run/provision/installed || echo "provision: the last report was not taken" >&2
     rm -f /run/provision/wgetrc
 }
 

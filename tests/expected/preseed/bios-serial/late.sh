@@ -56,6 +56,15 @@ phase() {
     post /node/phase /run/provision/report || echo "provision: the report was not taken" >&2
 }
 
+# leave PHASE TEXT: the same, and does not return before it was taken.
+leave() {
+    printf '{"phase":"%s","message":"%s"}' "$1" "$(echo "$2" | plain)" > /run/provision/report
+    until post /node/phase /run/provision/report; do
+        echo "provision: waiting for leave: the server is away, or the install was called off" >&2
+        sleep 10
+    done
+}
+
 # fail PHASE REASON: says so, and touches nothing more. The installer would
 # go on after a command that failed, so this never returns.
 fail() {
@@ -92,6 +101,15 @@ chmod 440 "/target/etc/sudoers.d/provision-$user"
 echo "time and labels"
 mkdir -p /target/etc/systemd/timesyncd.conf.d /target/etc/provision
 printf '[Time]\nNTP=%s\n' '10.1.0.1' > /target/etc/systemd/timesyncd.conf.d/provision.conf
+if [ -d /target/etc/chrony ]; then
+    mkdir -p /target/etc/chrony/sources.d
+    {
+        :
+        printf 'server %s iburst\n' '10.1.0.1'
+    } > /target/etc/chrony/sources.d/provision.sources
+    # No time server outside is asked, or waited for.
+    sed -i 's/^pool /# pool /' /target/etc/chrony/chrony.conf
+fi
 {
     :
     printf '%s=%s\n' 'rack' 'it'\''s "r1"'
@@ -107,7 +125,8 @@ chmod 755 /target/usr/lib/provision/provision-agent
 printf '%s' '[Unit]
 Description=The agent
 ' > /target/etc/systemd/system/provision-agent.service
-ln -sf /etc/systemd/system/provision-agent.service /target/etc/systemd/system/multi-user.target.wants/
+# Package sources and the certificate for the registry.
+chroot /target /usr/lib/provision/provision-agent finish
 
 # The Debian installer has them from the preseed file.
 if [ ! -d /var/lib/cdebconf ]; then
@@ -132,4 +151,8 @@ done
 printf '{"manifest":"sha256:%s","disk":"/dev/%s","firmware":"%s","host_keys":[%s]}' \
     "$(sha256sum /target/var/lib/dpkg/status | cut -d ' ' -f 1)" "$(cat /run/provision/disk)" \
     "$([ -d /sys/firmware/efi ] && echo uefi || echo bios)" "$keys" > /run/provision/installed
+# Said again by the installed system, where this one is lost. A system that
+# is not complete does not call itself installed.
+(umask 077 && cp /run/provision/installed /target/etc/provision/installed.json)
+ln -sf /etc/systemd/system/provision-agent.service /target/etc/systemd/system/multi-user.target.wants/
 sync
