@@ -343,3 +343,20 @@ async fn an_installer_gets_its_files_and_nobody_elses() {
         assert!(!text.contains(&token) && doc.value["templates"].is_object());
     }
 }
+
+/// shim writes two slashes before its next stage, and waits for ever for the
+/// body of an answer that has none.
+#[tokio::test(flavor = "multi_thread")]
+async fn shim_gets_its_next_stage_and_an_answer_with_a_body_for_what_is_not_there() {
+    let (store, arm) = (stocked().await, Gated::new(0));
+    let bench = Bench::start(&store, &arm).await;
+    let get = |path: &str| {
+        let url = format!("{}{path}", bench.base);
+        let curl = std::process::Command::new("curl").args(["-s", "--path-as-is", &url]).output();
+        String::from_utf8_lossy(&curl.unwrap().stdout).into_owned()
+    };
+
+    let loader = get("/boot/loader//snponly.efi");
+    assert!(loader.starts_with("MZ"));
+    assert_eq!(get("/boot/loader/revocations_sku.efi"), "not found\n");
+}

@@ -94,10 +94,11 @@ pub async fn serve_boot(
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let handle = ends_with(stop, Duration::from_secs(2));
-    axum_server::from_tcp(listener)?
-        .handle(handle)
-        .serve(router.into_make_service_with_connect_info::<SocketAddr>())
-        .await
+    let mut server = axum_server::from_tcp(listener)?.handle(handle);
+    // GRUB 2.12 knows the length of a file by `Content-Length`, in these
+    // letters only; without it every file is empty.
+    server.http_builder().http1().title_case_headers(true);
+    server.serve(router.into_make_service_with_connect_info::<SocketAddr>()).await
 }
 
 /// Serves the API on the local socket until `stop`, and removes it.

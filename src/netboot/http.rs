@@ -42,7 +42,7 @@ pub struct BootHttp {
 /// The routes `/boot/…` and `/images/…`.
 pub fn router(state: Arc<BootHttp>) -> Router {
     Router::new()
-        .route("/boot/loader/{file}", get(loader))
+        .route("/boot/loader/{*file}", get(loader))
         .route("/boot/{mac}/{file}", get(own_file))
         .route("/grub/{*file}", get(grub_config))
         .route("/debian-installer/amd64/grub/{*file}", get(grub_config))
@@ -61,6 +61,8 @@ async fn loader(
     Path(file): Path<String>,
     headers: HeaderMap,
 ) -> Response {
+    // shim puts a second slash before the name of its next stage.
+    let file = file.trim_start_matches('/').to_owned();
     let node = s.files.node_by(peer.ip());
     let Some(path) = s.files.loader(&file, node.as_ref()) else { return not_found() };
     let mut count = None;
@@ -174,8 +176,10 @@ async fn open_image(s: &Arc<BootHttp>, name: &str) -> Option<crate::image::Image
     tokio::task::spawn_blocking(move || images.get(&name).ok()).await.ok()?
 }
 
+/// With a body: shim, which asks for files that are not there, waits for ever
+/// on EDK2's HTTP when the answer has none.
 fn not_found() -> Response {
-    StatusCode::NOT_FOUND.into_response()
+    (StatusCode::NOT_FOUND, "not found\n").into_response()
 }
 
 pub(super) async fn send_file(
