@@ -202,7 +202,7 @@ impl Archive {
     /// All that a mirror asks for by name.
     fn packages(&mut self) {
         let names = "linux-image-amd64 initramfs-tools busybox zstd openssh-server sudo \
-            ca-certificates console-setup keyboard-configuration locales eject pciutils usbutils \
+            ca-certificates chrony console-setup keyboard-configuration locales eject pciutils usbutils \
             laptop-detect dosfstools udev grub-common os-prober tasksel tasksel-data \
             installation-report qemu-guest-agent grub-efi-amd64-signed shim-signed efibootmgr \
             mokutil unwanted";
