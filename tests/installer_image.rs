@@ -196,3 +196,47 @@ fn the_installer_of_debian_13_comes_from_this_hosts_archive() {
     assert_eq!(magic, b"HdrS", "no Linux kernel");
     println!("{} {:?} {:?}", image.description.version, i.left_out, i.repacked.keys());
 }
+
+/// What the installer of an image is given under one address: the image's own
+/// suite over the archive.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_images_own_suite_lies_over_the_archive() {
+    let (a, dir) = (Archive::whole(), tempfile::tempdir().unwrap());
+    a.lose("e2fsprogs-udeb");
+    let mut r = request(dir.path(), &a);
+    r.through = vec![(a.uri.clone(), "http://10.1.0.1:8080/apt/debian".into())];
+    let r2 = r.clone();
+    let image = tokio::task::spawn_blocking(move || add_installer(&r2, &mut Silent)).await;
+    let image = image.unwrap().unwrap();
+    assert_eq!(image.description.installer.as_ref().unwrap().origin.as_deref(), Some("debian"));
+
+    let origin = provision::cache::Origin { name: "debian".into(), url: a.uri.clone() };
+    let settings = provision::cache::Settings::new(dir.path().join("apt"), vec![origin]);
+    let state = provision::app::installer_files::InstallerFiles {
+        images: provision::image::Catalogue::open(&r.images),
+        cache: provision::cache::Cache::open(settings).unwrap(),
+    };
+    let router = provision::app::installer_files::router(std::sync::Arc::new(state));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}/installer", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+
+    let get = |path: &str| {
+        let url = format!("{base}/{path}");
+        async move {
+            let r = reqwest::get(url).await.unwrap();
+            (r.status().as_u16(), r.bytes().await.unwrap().to_vec())
+        }
+    };
+    let own = "dists/trixie-provision/Release";
+    let there = fs::read(image.dir.join("suite").join(own)).unwrap();
+    assert_eq!(get(&format!("debian-13-installer/{own}")).await, (200, there));
+    let upstream = fs::read(a.file("pkgsel")).unwrap();
+    let path = "debian-13-installer/pool/main/pkgsel/pkgsel_1.0-1_amd64.udeb";
+    assert_eq!(get(path).await, (200, upstream), "through the cache");
+    for nowhere in ["debian-12-installer/dists/x", "..%2f/x", "debian-13-installer/pool/none.deb"] {
+        assert_eq!(get(nowhere).await.0, 404, "{nowhere}");
+    }
+    assert_eq!(get("debian-13-installer/..%2f..%2fimage.toml").await.0, 400);
+    server.abort();
+}

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::desk::{self, Flaky, Gated, name, order, stocked};
+use common::desk::{self, Flaky, Gated, by_installer, name, order, stocked, stocked_at};
 use provision::agent::AgentError;
 use provision::agent::partition::partition;
 use provision::agent::server::{RangeError, Server, ServerError};
@@ -252,46 +252,6 @@ async fn a_node_whose_image_was_rebuilt_is_told_so_and_gets_no_byte_of_another()
         bytes
     });
     assert_eq!(read.await.unwrap(), [0x28, 0xb5, 0x2f, 0xfd], "a zstd frame");
-}
-
-/// An order for the Debian installer.
-fn by_installer(n: u8, address: Ipv4Addr) -> provision::lifecycle::InstallOrder {
-    let mut o = order(n);
-    o.node.address = address;
-    o.inputs.method = provision::model::Method::Preseed;
-    let plan = o.plan;
-    o.plan = Box::new(move |build| {
-        let mut p = plan(build);
-        p.rootfs = None;
-        p.users = vec![provision::model::plan::UserPlan {
-            name: "ops".into(),
-            ssh_keys: vec!["ssh-ed25519 AAAA ops".into()],
-            password_hash: None,
-        }];
-        p.installer = Some(provision::model::plan::InstallerPlan {
-            release: "debian-13".into(),
-            directory: "/installer/debian-13-installer".into(),
-            suite: "trixie".into(),
-            udeb_suite: Some("trixie-provision".into()),
-            security: None,
-            packages: vec![],
-            labels: Default::default(),
-        });
-        p
-    });
-    o
-}
-
-/// A store in which node01 has this address.
-async fn stocked_at(address: Ipv4Addr) -> Arc<Flaky> {
-    use provision::store::{Batch, Expect, Store, kind};
-    let store = stocked().await;
-    let mut spec = desk::spec(1);
-    spec.address = address;
-    let node = Node::new(spec);
-    let b = Batch::new().put(kind::NODE, "node01", &node, Expect::Any).unwrap();
-    store.commit(b).await.unwrap();
-    store
 }
 
 fn fetch(url: String, token: Option<&str>) -> (u16, String) {

@@ -94,14 +94,18 @@ fn late(values: &Values, at: &Path) -> Output {
         .replacen("user=", stubs, 1)
         .replace("/target", &format!("{dir}/target"))
         .replace("/run/provision", &dir);
-    feed("sh", &["-s"], &text).unwrap()
+    // As the installer's debconf has it around its last command.
+    let around = "DEBIAN_HAS_FRONTEND=1 DEBCONF_REDIR=1 DEBCONF_OLD_FD_BASE=3\n\
+                  export DEBIAN_HAS_FRONTEND DEBCONF_REDIR DEBCONF_OLD_FD_BASE\n";
+    feed("sh", &["-s"], &format!("{around}{text}")).unwrap()
 }
 
 #[test]
 fn the_late_script_makes_the_system_a_node_and_its_exit_code_decides() {
     let dir = tempfile::tempdir().unwrap();
     let mut values = uefi();
-    values.profile.scripts[0].text = "#!/bin/sh\necho \"it's on\" > etc/motd\n".into();
+    values.profile.scripts[0].text =
+        "#!/bin/sh\necho \"it's on\" > etc/motd\nenv > etc/environment\n".into();
     let out = late(&values, dir.path());
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.success(), "{said}");
@@ -113,6 +117,10 @@ fn the_late_script_makes_the_system_a_node_and_its_exit_code_decides() {
     assert_eq!(read("target/usr/lib/provision/provision-agent"), "/node/agent\n");
     assert_eq!(read("target/etc/provision/labels"), "rack=it's \"r1\"\n");
     assert_eq!(read("target/etc/motd"), "it's on\n");
+    // Debconf of a package that is installed now would speak to nobody.
+    let env = read("target/etc/environment");
+    assert!(!env.contains("DEBIAN_HAS_FRONTEND") && !env.contains("DEBCONF_"), "{env}");
+    assert!(env.contains("DEBIAN_FRONTEND=noninteractive"), "{env}");
     assert!(!dir.path().join("target/usr/lib/provision/scripts").exists());
     assert!(!dir.path().join("target/usr/sbin/policy-rc.d").exists());
     let mode = |name: &str| {

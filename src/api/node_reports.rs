@@ -21,7 +21,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::sync::Arc;
 
 /// Bytes of log kept of one build.
-const LOG_LIMIT: u64 = 32 << 20;
+pub const LOG_LIMIT: u64 = 32 << 20;
 
 /// A running build, by its token.
 pub(super) struct Running(pub(super) Arc<Build>);

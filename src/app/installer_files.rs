@@ -5,10 +5,10 @@
 use crate::cache::{self, Cache};
 use crate::image::Catalogue;
 use crate::model::Name;
+use crate::netboot::http::send_file;
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use std::path::PathBuf;
@@ -24,8 +24,8 @@ pub struct InstallerFiles {
 
 /// Where a path leads.
 enum Leads {
-    /// To a file of the image.
-    Here(PathBuf),
+    /// To a file of the image, with its digest.
+    Here(PathBuf, String),
     /// To an archive of the cache.
     Archive(String),
     /// Nowhere, and why.
@@ -46,7 +46,7 @@ async fn file(
     let (images, asked) = (s.images.clone(), path.clone());
     let found = tokio::task::spawn_blocking(move || leads(&images, &image, &asked)).await;
     match found {
-        Ok(Leads::Here(own)) => send(own, &method).await,
+        Ok(Leads::Here(own, digest)) => send_file(own, &headers, Some(digest), None).await,
         Ok(Leads::Archive(origin)) => {
             cache::http::answer(&s.cache, &origin, &path, &method, &headers).await
         }
@@ -68,32 +68,11 @@ fn leads(images: &Catalogue, image: &str, path: &str) -> Leads {
         return Leads::Nowhere(format!("image '{name}' has no installer"));
     };
     let own = format!("suite/{path}");
-    if installer.files.contains_key(&own) {
-        return Leads::Here(image.dir.join(own));
+    if let Some(entry) = installer.files.get(&own) {
+        return Leads::Here(image.dir.join(&own), entry.sha256.to_hex());
     }
     match &installer.origin {
         Some(origin) => Leads::Archive(origin.clone()),
         None => Leads::Nowhere(format!("image '{name}' was not made from an archive of the cache")),
     }
-}
-
-async fn send(path: PathBuf, method: &Method) -> Response {
-    let opened = async {
-        let file = tokio::fs::File::open(&path).await?;
-        let length = file.metadata().await?.len();
-        Ok::<_, std::io::Error>((file, length))
-    };
-    let (file, length) = match opened.await {
-        Ok(found) => found,
-        Err(e) => {
-            tracing::error!(file = %path.display(), error = %e, "a file of an image is gone");
-            return StatusCode::NOT_FOUND.into_response();
-        }
-    };
-    let head = [(header::CONTENT_LENGTH, length)];
-    if *method == Method::HEAD {
-        return (head, ()).into_response();
-    }
-    let body = tokio_util::io::ReaderStream::with_capacity(file, 256 << 10);
-    (head, Body::from_stream(body)).into_response()
 }

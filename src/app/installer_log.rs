@@ -5,6 +5,7 @@
 //! what does not fit is counted, not waited for: a log that is lost in parts
 //! is no reason to lose anything else.
 
+use crate::api::node_reports::LOG_LIMIT;
 use crate::auth::MasterKey;
 use crate::lifecycle::{Input, LifeError, Rack};
 use crate::model::plan::PhaseReport;
@@ -23,10 +24,10 @@ use tokio::sync::mpsc;
 
 /// Lines that may wait.
 const QUEUE: usize = 16384;
-/// Bytes kept of one build's log, the agent's part included.
-const LIMIT: u64 = 32 << 20;
-/// How often progress without news is told.
-const QUIET: Duration = Duration::from_secs(5);
+/// How often progress of one installer is told: each time takes the rack's turn.
+const PACE: Duration = Duration::from_secs(1);
+/// How soon a question is told again that the store did not take.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// The end that the receiver holds.
 #[derive(Clone)]
@@ -61,7 +62,31 @@ struct Running {
     build: BuildId,
     token: Secret,
     progress: Progress,
+    /// When progress was told last.
     told: Instant,
+    /// What it does, not told yet.
+    news: Option<String>,
+}
+
+/// Inputs, in their order, and those that wait for the store.
+#[derive(Default)]
+struct Inputs {
+    now: Vec<(NodeName, Input)>,
+    /// Questions: an installer that asks says nothing more.
+    unsaid: HashMap<NodeName, Input>,
+}
+
+impl Inputs {
+    /// Whether the last word of `node` is a question.
+    fn asks(&self, node: &NodeName) -> bool {
+        let last = self.now.iter().rev().find(|(n, _)| n == node).map(|(_, i)| i);
+        matches!(last.or_else(|| self.unsaid.get(node)), Some(Input::Asked(_)))
+    }
+
+    fn push(&mut self, node: NodeName, input: Input) {
+        self.unsaid.remove(&node);
+        self.now.push((node, input));
+    }
 }
 
 /// The end that writes.
@@ -79,9 +104,18 @@ impl InstallerLog {
     pub async fn run(self, mut from: mpsc::Receiver<(Ipv4Addr, Line)>) {
         let mut known: HashMap<NodeName, Running> = HashMap::new();
         let mut waiting = Vec::new();
-        while from.recv_many(&mut waiting, 512).await > 0 {
+        let mut inputs = Inputs::default();
+        loop {
+            let more = from.recv_many(&mut waiting, 512);
+            if inputs.unsaid.is_empty() {
+                if more.await == 0 {
+                    return;
+                }
+            } else if let Ok(0) = tokio::time::timeout(AGAIN, more).await {
+                return;
+            }
+            inputs.now.extend(inputs.unsaid.drain());
             let mut texts: BTreeMap<BuildId, String> = BTreeMap::new();
-            let mut inputs: Vec<(NodeName, Input)> = Vec::new();
             for (address, line) in waiting.drain(..) {
                 let Some((node, build)) = self.build_at(address) else { continue };
                 let fresh = || Running {
@@ -89,6 +123,7 @@ impl InstallerLog {
                     token: self.key.build_token(&build),
                     progress: Progress::default(),
                     told: Instant::now(),
+                    news: None,
                 };
                 let r = known.entry(node.clone()).or_insert_with(fresh);
                 if r.build != build {
@@ -98,21 +133,18 @@ impl InstallerLog {
                 let text = texts.entry(build).or_default();
                 text.push_str(&format!("{}: {said}\n", line.program));
                 match r.progress.read(&line.program, &said) {
-                    Sign::Asks(question) => inputs.push((node, Input::Asked(question))),
+                    Sign::Asks(question) => inputs.push(node, Input::Asked(question)),
                     Sign::Goes(what) => {
-                        let quiet = what.is_none() && r.told.elapsed() < QUIET;
-                        let follows_question = inputs
-                            .last()
-                            .is_some_and(|(n, i)| *n == node && matches!(i, Input::Asked(_)));
-                        if !quiet || follows_question {
+                        r.news = what.or(r.news.take());
+                        if r.told.elapsed() >= PACE || inputs.asks(&node) {
                             r.told = Instant::now();
-                            inputs.push((node, Input::Progress(what)));
+                            inputs.push(node, Input::Progress(r.news.take()));
                         }
                     }
                     Sign::Begins(phase, what) => {
                         let message = Some(what);
                         let report = PhaseReport { phase, bytes: 0, total: 0, message };
-                        inputs.push((node, Input::Reported(report)));
+                        inputs.push(node, Input::Reported(report));
                     }
                     Sign::Nothing => {}
                 }
@@ -124,10 +156,15 @@ impl InstallerLog {
                     tracing::error!(%build, error = %e, "the installer's log cannot be written");
                 }
             }
-            for (node, input) in inputs {
-                match self.rack.observe(&node, input).await {
-                    // The store is away: the next line says as much.
-                    Ok(()) | Err(LifeError::Store(StoreError::Unavailable { .. })) => {}
+            for (node, input) in std::mem::take(&mut inputs.now) {
+                match self.rack.observe(&node, input.clone()).await {
+                    Ok(()) => {}
+                    // The store is away. Of progress the next line says as much.
+                    Err(LifeError::Store(StoreError::Unavailable { .. })) => {
+                        if matches!(input, Input::Asked(_)) {
+                            inputs.unsaid.insert(node, input);
+                        }
+                    }
                     Err(e) => tracing::error!(%node, error = %e, "progress could not be used"),
                 }
             }
@@ -157,7 +194,7 @@ fn without_secrets(text: &str, token: &Secret) -> String {
 
 fn append(path: &Path, text: &str) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-    if file.metadata()?.len() + text.len() as u64 > LIMIT {
+    if file.metadata()?.len() + text.len() as u64 > LOG_LIMIT {
         return Ok(());
     }
     file.write_all(text.as_bytes())

@@ -32,16 +32,28 @@ impl Suite<'_> {
     pub fn write(&self, root: &Path, key: &SigningKey) -> Result<(), ArchiveError> {
         let dist = root.join("dists").join(self.name);
         let mut sums = String::new();
+        let mut add = |path: &str, bytes: &[u8]| {
+            let digest = Digest::of(bytes).to_hex();
+            let file = dist.join(path);
+            let by_hash = file.with_file_name("by-hash").join("SHA256").join(&digest);
+            write(&file, bytes)?;
+            write(&by_hash, bytes)?;
+            sums.push_str(&format!(" {digest} {:>8} {path}\n", bytes.len()));
+            Ok(())
+        };
         for (path, text) in &self.indices {
             let packed = gzip(text.as_bytes()).map_err(ArchiveError::io(root))?;
-            for (path, bytes) in [(path.clone(), text.as_bytes()), (format!("{path}.gz"), &packed)]
-            {
-                let digest = Digest::of(bytes).to_hex();
-                let file = dist.join(&path);
-                let by_hash = file.with_file_name("by-hash").join("SHA256").join(&digest);
-                write(&file, bytes)?;
-                write(&by_hash, bytes)?;
-                sums.push_str(&format!(" {digest} {:>8} {path}\n", bytes.len()));
+            add(path, text.as_bytes())?;
+            add(&format!("{path}.gz"), &packed)?;
+            // The Debian installer asks it whether the mirror has its
+            // architecture, and for another mirror where it is missing.
+            if let Some((component, _)) = path.rsplit_once("/binary-amd64/") {
+                let text = format!(
+                    "Archive: {}\nOrigin: Provision\nLabel: Provision\nComponent: {component}\n\
+                     Architecture: amd64\n",
+                    self.name
+                );
+                add(&format!("{component}/binary-amd64/Release"), text.as_bytes())?;
             }
         }
         let release = format!(
@@ -83,6 +95,26 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), ArchiveError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What the Debian installer looks at before it takes a mirror.
+    #[test]
+    fn each_component_says_its_architecture_and_is_in_the_signed_list() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = SigningKey::open(&dir.path().join("key")).unwrap();
+        let indices = vec![("main/binary-amd64/Packages".to_owned(), String::new())];
+        let suite =
+            Suite { name: "trixie", description: "x", date: 0, components: &["main"], indices };
+        suite.write(dir.path(), &key).unwrap();
+        let read = |path: &str| fs::read_to_string(dir.path().join("dists/trixie").join(path));
+        let own = read("main/binary-amd64/Release").unwrap();
+        assert!(own.lines().any(|l| l == "Architecture: amd64"), "{own}");
+        let digest = Digest::of(own.as_bytes()).to_hex();
+        let list = read("InRelease").unwrap();
+        assert!(
+            list.lines().any(|l| l.contains(&digest) && l.ends_with(" main/binary-amd64/Release")),
+            "{list}"
+        );
+    }
 
     #[test]
     fn a_date_is_written_as_archives_do() {

@@ -209,6 +209,11 @@ impl Request {
         }
     }
 
+    /// Whether the Debian installer asks, by the vendor class it gives udhcpc.
+    pub fn is_debian_installer(&self) -> bool {
+        self.vendor_class.as_deref() == Some(b"d-i")
+    }
+
     /// What bears on the choice of what to boot.
     pub fn hints(&self) -> ClientHints {
         ClientHints {

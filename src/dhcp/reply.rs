@@ -123,7 +123,11 @@ pub fn encode(
     }
     if let Some(subnet) = &reply.subnet {
         options.put(1, &subnet.mask().octets());
-        options.put_addresses(3, subnet.router.as_slice());
+        // Debian's installer drops name servers, domain and time servers where
+        // there is no router: its script ends at the empty route. A way that
+        // leads to us and no further does no harm.
+        let ours = request.is_debian_installer().then_some(settings.server_address);
+        options.put_addresses(3, subnet.router.or(ours).as_slice());
         options.put_addresses(6, &settings.dns);
     }
     if !netboot(reply, request, settings, boot_file, &mut options) {

@@ -339,3 +339,19 @@ fn options_that_are_broken_do_not_cost_the_others() {
     let r = packet(overloaded);
     assert_eq!((r.client_kind(), r.hostname.as_deref()), (ClientKind::Ipxe, Some("x")));
 }
+
+/// Seen with Debian 13: without a router it loses the name servers of the same
+/// answer, and stops to ask for them.
+#[test]
+fn the_debian_installer_is_given_a_router_where_there_is_none() {
+    let mut s = settings();
+    s.subnet.router = None;
+    let of = |b: Build, s: &Settings| {
+        let a = ask_with(b.addr(50, NODE), Port::Server, s, &RACK);
+        option(bytes(&a), 3)
+    };
+    assert_eq!(of(Build::new(3).opt(60, b"d-i"), &s), Some(SERVER.octets().to_vec()));
+    assert_eq!(of(Build::new(3), &s), None, "an installed system");
+    s.subnet.router = Some(OTHER);
+    assert_eq!(of(Build::new(3).opt(60, b"d-i"), &s), Some(OTHER.octets().to_vec()));
+}

@@ -90,6 +90,15 @@ pub struct Boot {
     pub clock: Option<String>,
 }
 
+/// Processors of a machine. Emulated, a second one costs more than it gives
+/// where the host has no core to spare: starting a program takes 1.6 times as
+/// long. `PROVISION_LAB_CPUS` says otherwise.
+fn processors(nodes: usize) -> usize {
+    let said = std::env::var("PROVISION_LAB_CPUS").ok().and_then(|n| n.parse().ok());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    said.unwrap_or_else(|| cores / nodes.max(1)).clamp(1, 2)
+}
+
 /// QEMU for one boot.
 pub fn qemu_command(lab: &Lab, index: usize, boot: &Boot) -> Command {
     let dir = lab.node_dir(index);
@@ -97,7 +106,8 @@ pub fn qemu_command(lab: &Lab, index: usize, boot: &Boot) -> Command {
     let firmware = firmware(lab, index);
     let accel = std::env::var("PROVISION_LAB_ACCEL").unwrap_or_else(|_| "tcg,thread=multi".into());
     let mut c = Command::new("qemu-system-x86_64");
-    c.args(["-accel", &accel, "-machine", firmware.machine(), "-cpu", "max", "-smp", "2"]);
+    c.args(["-accel", &accel, "-machine", firmware.machine(), "-cpu", "max"]);
+    c.args(["-smp", &processors(lab.nodes.len()).to_string()]);
     c.args(["-m", &lab.memory.to_string(), "-display", "none", "-vga", "none", "-no-user-config"]);
     c.args(["-name", &Lab::node_name(index), "-boot", "strict=on"]);
     // The machine ends instead of restarting, so that the next boot takes the

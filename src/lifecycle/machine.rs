@@ -80,9 +80,6 @@ pub enum Effect {
 /// The least time that is left after the server was away.
 const GRACE: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 
-/// How long somebody at the machine's console has to answer a question.
-const ANSWER: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
-
 /// What a phase waits for, for people.
 fn waits_for(phase: Phase, method: Method) -> &'static str {
     match phase {
@@ -110,17 +107,6 @@ fn waits_for(phase: Phase, method: Method) -> &'static str {
 /// written, so that starting again costs nothing but time.
 fn may_retry(phase: Phase) -> bool {
     phase <= Phase::Installer
-}
-
-/// Whether the node, if it starts over now, is to start from its disk.
-pub fn boots_its_disk(build: &Build) -> bool {
-    // The installers put the boot loader on the disk before they run our last
-    // steps, the agent does it after them.
-    let complete = match build.inputs.method.is_installer() {
-        true => Phase::Profile,
-        false => Phase::FirstBoot,
-    };
-    build.phase >= complete
 }
 
 /// Advances `build`; see the module. An ended build takes no input.
@@ -304,40 +290,12 @@ impl Machine<'_> {
         boots_its_disk(self.build)
     }
 
-    fn progress(&mut self, what: Option<String>) {
-        if !(Phase::Installer..Phase::FirstBoot).contains(&self.build.phase) {
-            return;
-        }
-        let answered = self.build.question.take().is_some();
-        let (limit, now) = (self.limits.of(self.build.phase), self.now);
-        if let Some(p) = self.build.phases.last_mut() {
-            p.deadline = p.deadline.max(now + limit);
-            if what.is_some() || answered {
-                p.reason = what;
-            }
-        }
-    }
-
-    fn asked(&mut self, question: String) {
-        if !(Phase::Installer..Phase::FirstBoot).contains(&self.build.phase) {
-            return;
-        }
-        self.log("install.question", Outcome::Failed, |e| e.with("question", &question));
-        if let Some(p) = self.build.phases.last_mut() {
-            p.deadline = self.now + ANSWER;
-            p.reason = Some(format!("the installer asks, and waits for an answer: {question}"));
-        }
-        self.build.question = Some(question);
-        self.out.push(Effect::Persist);
-    }
-
     fn overdue(&mut self) {
         let phase = self.build.phase;
         let limit = self.limits.of(phase).as_secs();
-        if let Some(q) = self.build.question.take() {
+        if let Some(why) = self.unanswered() {
             // Asked again, it would be as silent.
-            let why = "the installer stopped at a question that nobody answered";
-            return self.fail(format!("{why}: {q}"));
+            return self.fail(why);
         }
         let never_ran = self.kernel_sent().then(|| refused::never_ran(limit));
         let waited = || format!("waited {limit} s for {}", waits_for(phase, self.method()));
@@ -414,6 +372,7 @@ impl Machine<'_> {
             reason: Some(format!("waiting for {}", waits_for(phase, self.method()))),
             bytes: 0,
             total: 0,
+            sent: false,
         });
         self.log("install.phase", Outcome::Info, |e| e.with("phase", phase));
         self.out.push(Effect::Persist);
@@ -442,8 +401,12 @@ fn last_lines(output: &str) -> String {
     text.chars().take(400).collect()
 }
 
+#[path = "installer.rs"]
+mod installer;
 #[path = "refused.rs"]
 pub mod refused;
+pub use installer::boots_its_disk;
+
 #[cfg(test)]
 #[path = "machine_tests.rs"]
 mod tests;

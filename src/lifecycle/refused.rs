@@ -97,8 +97,7 @@ impl Machine<'_> {
 
     /// Whether the loader has the kernel, and not yet its ramdisks.
     pub(super) fn kernel_sent(&self) -> bool {
-        let said = self.build.current().and_then(|p| p.reason.as_deref());
-        self.build.phase == Phase::Kernel && said == Some(KERNEL_SENT)
+        self.build.phase == Phase::Kernel && self.build.current().is_some_and(|p| p.sent)
     }
 
     /// GRUB had the kernel whole and would not start it: another attempt ends
@@ -121,6 +120,7 @@ impl Machine<'_> {
         if self.build.phase == Phase::Kernel
             && let Some(p) = self.build.phases.last_mut()
         {
+            p.sent = true;
             p.reason = Some(KERNEL_SENT.into());
         }
     }

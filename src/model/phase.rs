@@ -102,6 +102,10 @@ pub struct PhaseRecord {
     /// Bytes in all, 0 when not known.
     #[serde(default)]
     pub total: u64,
+    /// The first of the files that it hands out, such as the kernel, went out
+    /// whole.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sent: bool,
 }
 
 #[cfg(test)]

@@ -182,7 +182,9 @@ fn not_found() -> Response {
     (StatusCode::NOT_FOUND, "not found\n").into_response()
 }
 
-pub(super) async fn send_file(
+/// A file, or the range that is asked for; 404 where there is none. `etag`
+/// without quotes; made of size and time where it is not given.
+pub async fn send_file(
     path: PathBuf,
     headers: &HeaderMap,
     etag: Option<String>,
@@ -242,7 +244,7 @@ pub(super) async fn send_file(
 }
 
 /// Says what was sent, once, when the transfer ends either way.
-pub(super) struct Count {
+pub struct Count {
     server: Arc<BootHttp>,
     node: NodeName,
     file: String,

@@ -259,6 +259,45 @@ pub async fn stocked() -> Arc<Flaky> {
     store
 }
 
+/// An order for the Debian installer.
+pub fn by_installer(n: u8, address: std::net::Ipv4Addr) -> InstallOrder {
+    let mut o = order(n);
+    o.node.address = address;
+    o.inputs.method = provision::model::Method::Preseed;
+    let plan = o.plan;
+    o.plan = Box::new(move |build| {
+        let mut p = plan(build);
+        p.rootfs = None;
+        p.users = vec![provision::model::plan::UserPlan {
+            name: "ops".into(),
+            ssh_keys: vec!["ssh-ed25519 AAAA ops".into()],
+            password_hash: None,
+        }];
+        p.installer = Some(provision::model::plan::InstallerPlan {
+            release: "debian-13".into(),
+            directory: "/installer/debian-13-installer".into(),
+            suite: "trixie".into(),
+            udeb_suite: Some("trixie-provision".into()),
+            security: None,
+            packages: vec![],
+            labels: Default::default(),
+        });
+        p
+    });
+    o
+}
+
+/// A store in which node01 has this address.
+pub async fn stocked_at(address: std::net::Ipv4Addr) -> Arc<Flaky> {
+    let store = stocked().await;
+    let mut spec = spec(1);
+    spec.address = address;
+    let node = Node::new(spec);
+    let b = Batch::new().put(kind::NODE, "node01", &node, Expect::Any).unwrap();
+    store.commit(b).await.unwrap();
+    store
+}
+
 pub async fn rack(store: &Arc<Flaky>, arm: &Arc<Gated>, limits: &str) -> Arc<Rack> {
     Rack::load(store.clone(), deadlines(limits), arm.clone()).await.unwrap()
 }

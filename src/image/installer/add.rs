@@ -146,7 +146,8 @@ pub fn add_installer(
         version: netboot.version.clone(),
         arch: Arch::X86_64,
         method: Method::Preseed,
-        kernel_args: "auto=true priority=critical firmware=never".to_owned(),
+        // Those of the installed system: the installer's own are in its boot script.
+        kernel_args: String::new(),
         kernel: ramdisk.kernel.clone(),
         rootfs: None,
         installer: Some(installer),
