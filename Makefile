@@ -93,4 +93,4 @@ fuzz: deps
 	for t in dhcp_packet tftp_packet; do cargo +nightly fuzz run $$t -- -max_total_time=600; done
 
 clean-lab:
-	@for l in image lab e2ebios e2etwo e2ekill e2efail e2eapi e2eredis e2euser e2edep e2epre e2eask chsec chbad chhttp chsechtt chlx; do $(BIN)/provision lab down --name $$l; done
+	@for l in image lab e2ebios e2etwo e2ekill e2efail e2eapi e2eredis e2euser e2edep e2epre e2eout e2eroom e2eask chsec chbad chhttp chsechtt chlx; do $(BIN)/provision lab down --name $$l; done

@@ -1,34 +1,38 @@
 //! Debian's own installer on real firmware, nobody typing: half an hour a
 //! machine, so not part of `make test` but of `make test-installers`.
-//! M13 M14 M15 M16 M19 M21 M41.
+//! M11 M13 M14 M15 M16 M19 M21 M41.
 
 mod common;
 
-use common::rack::{Rack, image_cache};
-use provision::lab::LabFirmware::{Bios, Uefi};
+use common::rack::{Rack, image_cache, seconds};
+use provision::lab::LabFirmware::{Bios, Uefi, UefiSecure};
+use serde_json::Value;
+use std::time::{Duration, Instant};
 
 /// Emulated, the steps take long; what counts is that the log goes on.
 const LONG: &str = "[dhcp]\nallow_other_servers = true\n\n[deadlines]\nattempts = 2\n\
-    installer = 400\ndisk = 300\nimage = 400\nprofile = 1800\nfirst_boot = 600\nverify = 400\n";
+    dhcp = 300\nloader = 300\nkernel = 300\ninstaller = 400\ndisk = 300\nimage = 400\n\
+    profile = 1800\nfirst_boot = 900\nverify = 400\n";
 
 const IMAGE: &str = "debian-13-installer";
 
-fn install(rack: &Rack, node: &str, profile: &str) -> String {
-    let v = rack.json(&["install", node, "--profile", profile, "--image", IMAGE, "--no-wait"]);
-    v[0]["build"].as_str().unwrap().to_owned()
+fn install(rack: &Rack, node: &str, profile: &str, more: &[&str]) -> String {
+    let mut args = vec!["install", node, "--profile", profile, "--image", IMAGE, "--no-wait"];
+    args.extend(more);
+    rack.json(&args)[0]["build"].as_str().unwrap().to_owned()
 }
 
-fn deployed(rack: &Rack, id: &str) {
+/// Its phases with their seconds, said as well.
+fn deployed(rack: &Rack, id: &str) -> Value {
     let b = rack.wait_end(id, 5400);
     assert_eq!(b["outcome"], "deployed", "{}", rack.story(id));
+    let mut all = 0.0;
     for p in b["phases"].as_array().unwrap() {
-        eprintln!(
-            "{} {:<10} {:7.1} s",
-            b["node"],
-            p["phase"].as_str().unwrap(),
-            common::rack::seconds(p)
-        );
+        all += seconds(p);
+        eprintln!("{} {:<10} {:7.1} s", b["node"], p["phase"].as_str().unwrap(), seconds(p));
     }
+    eprintln!("{} {:<10} {all:7.1} s", b["node"], "all");
+    b
 }
 
 /// The image as `make image` keeps images: made once.
@@ -40,6 +44,15 @@ fn have_image(rack: &Rack) {
     }
 }
 
+/// Waits until something is so. The pace is that of asking.
+fn until(what: &str, limit: u64, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(limit);
+    while !is_so() {
+        assert!(Instant::now() < end, "waited {limit} s until {what}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
 fn is_right(rack: &Rack, node: &str, firmware: &str) {
     let check = "sudo -n true && docker version --format '{{.Server.Version}}' && \
                  . /etc/os-release && echo $VERSION_ID && \
@@ -48,20 +61,145 @@ fn is_right(rack: &Rack, node: &str, firmware: &str) {
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(&lines[1..], ["13", firmware], "{said}");
     // Names, time and packages come from us.
-    let said = rack.ssh(node, &format!("getent hosts {node}.lab.internal && sudo apt-get update"));
-    assert!(said.contains("http://10.77.0.1:8080/apt/"), "{said}");
+    let said = rack.ssh(node, &format!("getent hosts {node}.lab.internal"));
+    assert!(said.starts_with("10.77.0."), "{said}");
+    let said = rack.ssh(node, "chronyc -n -c sources; chronyc -n waitsync 60 0 0 1 > /dev/null");
+    let servers: Vec<&str> = said.lines().filter_map(|l| l.split(',').nth(2)).collect();
+    assert_eq!(servers, ["10.77.0.1"], "one source of time, ours: {said}");
     let said = rack.ok(&["preseed", node, "--file", "preseed.cfg"]);
     assert!(said.starts_with("#_preseed_V1") && said.contains("provision/token password ***"));
 }
 
+/// `apt-get update` on the node, and from where it got what.
+fn updates(rack: &Rack, node: &str, from: &str) {
+    let said = rack.ssh(node, "sudo apt-get update");
+    let lines = said.lines().filter(|l| l.starts_with("Hit:") || l.starts_with("Get:"));
+    let hosts: Vec<&str> = lines.filter_map(|l| l.split_whitespace().nth(1)).collect();
+    assert!(!hosts.is_empty() && hosts.iter().all(|h| h.starts_with(from)), "{said}");
+}
+
+/// From here on no connection of the node's reaches the server's HTTP.
+fn refuse(rack: &Rack, address: &str) {
+    let rules = format!(
+        "table inet lost {{ chain in {{ type filter hook input priority 0; \
+         ip saddr {address} tcp dport 8080 tcp flags syn counter reject with tcp reset; }}; }}"
+    );
+    assert!(rack.lab.command("nft").arg(rules).status().unwrap().success());
+}
+
+fn refused(rack: &Rack) -> u64 {
+    let out = rack.lab.command("nft").args(["list", "table", "inet", "lost"]).output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    let n = text.split("packets ").nth(1).and_then(|t| t.split_whitespace().next());
+    n.unwrap_or_else(|| panic!("{text}")).parse().unwrap()
+}
+
+fn console(rack: &Rack, node: &str) -> String {
+    let log = std::fs::read(rack.lab.dir.join(node).join("console.log")).unwrap_or_default();
+    String::from_utf8_lossy(&log).into_owned()
+}
+
+/// Two machines from a cold cache; then both again from a warm one, with the
+/// archive gone in the midst of it, and the last word of one of them lost.
 #[test]
-fn a_bios_and_a_uefi_machine_are_installed_by_preseed_with_docker() {
+fn a_bios_and_a_uefi_machine_are_installed_by_preseed_with_docker_and_again_without_the_archive() {
     let rack = Rack::with_uplink("e2epre", &[Bios, Uefi], &image_cache(), LONG);
     have_image(&rack);
-    let builds = ["node01", "node02"].map(|n| install(&rack, n, "docker"));
-    builds.iter().for_each(|b| deployed(&rack, b));
+    let upstream = || rack.metric("cache_upstream_bytes_total");
+    let before = upstream();
+    let builds = ["node01", "node02"].map(|n| install(&rack, n, "docker", &[]));
+    builds.iter().for_each(|b| drop(deployed(&rack, b)));
     is_right(&rack, "node01", "bios");
     is_right(&rack, "node02", "uefi");
+    ["node01", "node02"].iter().for_each(|n| updates(&rack, n, "http://10.77.0.1:8080/apt/"));
+    let cold = upstream() - before;
+    eprintln!("upstream, both machines from a cold cache: {cold} bytes");
+
+    eprintln!("the image path, for comparison");
+    rack.must_deploy(&rack.install("node02", "docker"));
+
+    // M19: the installer's last report and the system's first ones are lost.
+    let script = "#!/bin/sh\necho 'provision-test: nobody listens now' > /dev/console\n\
+        while timeout 5 bash -c ': < /dev/tcp/10.77.0.1/8080' 2> /dev/null; do sleep 1; done\n";
+    rack.add_profile("lost", script, "#!/bin/sh\ntrue\n");
+    let before = upstream();
+    let again = install(&rack, "node01", "docker", &[]);
+    let lost = install(&rack, "node02", "lost", &[]);
+    let in_packages = |id: &str| {
+        let log = rack.ok(&["builds", "--build", id, "--log"]);
+        // The whole log each time: not too often.
+        std::thread::sleep(Duration::from_secs(5));
+        log.contains("debootstrap: Unpacking")
+    };
+    rack.wait_phase_in(&again, "image", 1200);
+    until("the base system is being unpacked", 3000, || in_packages(&again));
+    let warm = upstream() - before;
+    eprintln!("upstream, up to the base system from a warm cache: {warm} bytes; now it is away");
+    rack.fault(0, "uplink-cut on");
+
+    until("the last steps run", 5400, || console(&rack, "node02").contains("nobody listens now"));
+    let address = rack.json(&["nodes", "show", "node02"])["address"].as_str().unwrap().to_owned();
+    let boots = rack.boots(1).len();
+    refuse(&rack, &address);
+    until("the machine starts again", 900, || rack.boots(1).len() > boots);
+    assert_eq!(rack.boots(1).last().unwrap(), "disk");
+    let by_installer = refused(&rack);
+    until("the agent has tried three times", 900, || refused(&rack) >= by_installer + 3);
+    assert_eq!(rack.build(&lost)["outcome"], "running");
+    assert!(
+        rack.lab
+            .command("nft")
+            .args(["delete", "table", "inet", "lost"])
+            .status()
+            .unwrap()
+            .success()
+    );
+    deployed(&rack, &lost);
+
+    deployed(&rack, &again);
+    is_right(&rack, "node01", "bios");
+    let warm = upstream() - before;
+    eprintln!(
+        "upstream, both machines again: {warm} bytes, {} served old",
+        rack.metric("cache_stale_total")
+    );
+    assert!(warm * 50 < cold, "{warm} of {cold} bytes came again");
+}
+
+/// M41: what a closed room needs is carried in on one file; nothing leads out.
+/// The UEFI machine has Secure Boot on.
+#[test]
+fn a_closed_room_is_installed_from_a_mirror_that_was_carried_in() {
+    let bag = tempfile::tempdir().unwrap();
+    let file = bag.path().join("docker.tar.zst");
+    let key = {
+        let rack = Rack::with_uplink("e2eout", &[Bios], &image_cache(), LONG);
+        have_image(&rack);
+        rack.ok(&["mirror", "build", "--image", IMAGE, "--profile", "docker", "--name", "room"]);
+        rack.ok(&["mirror", "export", "room", file.to_str().unwrap()]);
+        let all = rack.json(&["mirror", "list"]);
+        all["items"][0]["key"].as_str().unwrap().to_owned()
+    };
+    let mut rack = Rack::up("e2eroom", &[Bios, UefiSecure], None);
+    rack.kill_server();
+    rack.configure(&image_cache(), None, LONG);
+    rack.start_server();
+    let out = rack.lab.command("ip").args(["route", "show", "default"]).output().unwrap();
+    assert!(out.stdout.is_empty(), "a closed room");
+    rack.ok(&["mirror", "import", file.to_str().unwrap(), "--key", &key]);
+    let builds = ["node01", "node02"].map(|n| install(&rack, n, "docker", &["--mirror", "room"]));
+    for id in &builds {
+        let b = deployed(&rack, id);
+        assert_eq!(b["inputs"]["mirror"]["name"], "room", "{b}");
+    }
+    is_right(&rack, "node01", "bios");
+    is_right(&rack, "node02", "uefi");
+    let state = rack.ssh("node02", "sudo mokutil --sb-state");
+    assert_eq!(state.trim(), "SecureBoot enabled");
+    ["node01", "node02"]
+        .iter()
+        .for_each(|n| updates(&rack, n, "http://10.77.0.1:8080/mirror/room"));
+    assert_eq!(rack.metric("cache_upstream_bytes_total"), 0);
 }
 
 /// M19: a site's own file that names no mirror, so that the installer asks.
@@ -72,7 +210,7 @@ fn an_installer_that_stops_at_a_question_is_failed_with_the_questions_name() {
     let own = rack.lab.dir.join("state/pxe");
     std::fs::create_dir_all(&own).unwrap();
     std::fs::write(own.join("mirror.cfg"), "d-i mirror/country string manual\n").unwrap();
-    let id = install(&rack, "node01", "base");
+    let id = install(&rack, "node01", "base", &[]);
     let b = rack.wait_end(&id, 900);
     assert_eq!(b["outcome"], "failed", "{}", rack.story(&id));
     let why = b["reason"].as_str().unwrap();

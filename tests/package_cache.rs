@@ -408,3 +408,35 @@ async fn a_real_apt_updates_and_downloads_and_the_second_time_no_package_crosses
     let again = count() - cold;
     assert!(again < 400_000, "the second time {again} bytes came from upstream, {cold} the first");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_its_suites_list_vouches_for_does_not_come_again() {
+    let u = Upstream::start().await;
+    let packages = |text: &str| File { body: text.as_bytes().to_vec(), ..File::default() };
+    let list = |text: &str| {
+        let digest = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(text));
+        let body = format!("Suite: x\nSHA256:\n {digest} {} main/Packages\n", text.len());
+        File { body: body.into_bytes(), ..File::default() }
+    };
+    let h = house(&u).await;
+    let (release, index) = ("debian/dists/x/Release", "debian/dists/x/main/Packages");
+    // No validators, as some archives have it.
+    u.put("dists/x/Release", list("one"));
+    u.put("dists/x/main/Packages", packages("one"));
+    for _ in 0..3 {
+        h.bytes(release).await;
+        assert_eq!(h.bytes(index).await, b"one");
+    }
+    assert_eq!((u.asked("dists/x/Release"), u.asked("dists/x/main/Packages")), (3, 1));
+    // A new list: the old index is not given for it.
+    u.put("dists/x/Release", list("two"));
+    u.put("dists/x/main/Packages", packages("two"));
+    assert_eq!(h.bytes(index).await, b"one", "as the list that was given out says");
+    h.bytes(release).await;
+    assert_eq!(h.bytes(index).await, b"two");
+    // Upstream away: at once from here, without a try each.
+    u.task.abort();
+    h.bytes(release).await;
+    assert_eq!(h.bytes(index).await, b"two");
+    assert_eq!(h.cache.counts.stale.load(Relaxed), 1);
+}

@@ -21,7 +21,7 @@ const DOWN_TO: u64 = 9;
 /// Ending of what upstream said.
 const META: &str = ".provision-meta";
 
-/// What upstream said of a file that can change.
+/// What is known of a file that can change: from upstream, and its digest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
     /// `ETag`.
@@ -30,6 +30,9 @@ pub struct Meta {
     /// `Last-Modified`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modified: Option<String>,
+    /// What the file has, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 #[derive(Debug)]
@@ -260,7 +263,7 @@ mod tests {
         let key = Key::new("debian", "dists/x/InRelease").unwrap();
         assert_eq!(d.meta(&key), Meta::default());
         let (tmp, f) = d.temporary().unwrap();
-        let meta = Meta { etag: Some("\"1\"".into()), modified: None };
+        let meta = Meta { etag: Some("\"1\"".into()), modified: None, sha256: Some("ab".into()) };
         d.keep(&key, &tmp, &f, &meta).unwrap();
         assert_eq!(d.meta(&key), meta);
         let d = Disk::open(dir.path(), 1000).unwrap();

@@ -81,17 +81,19 @@ struct Arrival {
     meta: Meta,
 }
 
+/// The digest of what comes, and what it must be; an index may have any.
 enum Hash {
-    Sha256(sha2::Sha256, String),
+    Sha256(sha2::Sha256, Option<String>),
     Sha512(sha2::Sha512, String),
 }
 
 impl Hash {
     fn of(kind: Kind) -> Option<Self> {
         match kind {
-            Kind::ByHash(a, d) if a == "SHA256" => Some(Self::Sha256(Default::default(), d)),
+            Kind::ByHash(a, d) if a == "SHA256" => Some(Self::Sha256(Default::default(), Some(d))),
             Kind::ByHash(_, d) => Some(Self::Sha512(Default::default(), d)),
-            Kind::Pool | Kind::Index => None,
+            Kind::Index => Some(Self::Sha256(Default::default(), None)),
+            Kind::Pool => None,
         }
     }
 
@@ -102,10 +104,15 @@ impl Hash {
         }
     }
 
-    fn fits(self) -> bool {
+    /// Its SHA-256, if it is one; `Err` when it is not what it must be.
+    fn found(self) -> Result<Option<String>, ()> {
         match self {
-            Self::Sha256(h, want) => hex::encode(h.finalize()) == want,
-            Self::Sha512(h, want) => hex::encode(h.finalize()) == want,
+            Self::Sha256(h, want) => {
+                let is = hex::encode(h.finalize());
+                if want.is_none_or(|w| w == is) { Ok(Some(is)) } else { Err(()) }
+            }
+            Self::Sha512(h, want) if hex::encode(h.finalize()) == want => Ok(None),
+            Self::Sha512(..) => Err(()),
         }
     }
 }
@@ -153,6 +160,9 @@ impl Flight {
                 Err(Short::Over(end)) => {
                     discard(arrival);
                     let good = end == End::Unchanged;
+                    if good || end == End::NoRoom {
+                        cache.given_out(key, good);
+                    }
                     self.ends(end);
                     return good;
                 }
@@ -218,7 +228,8 @@ impl Flight {
 
     async fn begin(&self, cache: &Cache, key: &Key, r: &Response) -> Result<Arrival, Short> {
         let text = |h| r.headers().get(h).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let meta = Meta { etag: text(header::ETAG), modified: text(header::LAST_MODIFIED) };
+        let modified = text(header::LAST_MODIFIED);
+        let meta = Meta { etag: text(header::ETAG), modified, sha256: None };
         let total = r.content_length();
         let (disk, hash) = (cache.disk.clone(), Hash::of(key.kind()));
         let made = tokio::task::spawn_blocking(move || {
@@ -316,14 +327,17 @@ impl Flight {
             let m = format!("what upstream sent has {} bytes, too few for its name", a.got);
             return Err(Short::Over(End::Failed(502, m)));
         }
-        if a.hash.take().is_some_and(|h| !h.fits()) {
+        let Ok(sha256) = a.hash.take().map_or(Ok(None), Hash::found) else {
             let m = "what upstream sent does not have the digest in its name".to_owned();
             return Err(Short::Over(End::Failed(502, m)));
-        }
-        let (disk, key, path) = (cache.disk.clone(), key.clone(), a.path.clone());
+        };
+        a.meta.sha256 = sha256;
+        let (disk, name, path) = (cache.disk.clone(), key.clone(), a.path.clone());
         let (file, meta) = (a.file.clone(), a.meta.clone());
-        let kept = tokio::task::spawn_blocking(move || disk.keep(&key, &path, &file, &meta));
-        if let Err(e) = kept.await.unwrap_or_else(|e| Err(io::Error::other(e))) {
+        let kept = tokio::task::spawn_blocking(move || disk.keep(&name, &path, &file, &meta));
+        let kept = kept.await.unwrap_or_else(|e| Err(io::Error::other(e)));
+        cache.given_out(key, kept.is_ok());
+        if let Err(e) = kept {
             // Right all the same: those who wait get it, the next asks anew.
             tracing::warn!(error = %e, "the package cache cannot keep a file");
             let _ = std::fs::remove_file(&a.path);

@@ -69,6 +69,10 @@ pub async fn answer(
         Counts::add(&cache.counts.hits, 1);
         return answer.whole(file, size, Meta::default());
     }
+    if let Some((file, size, meta)) = cache.as_listed(&key) {
+        Counts::add(&cache.counts.hits, 1);
+        return answer.whole(file, size, meta);
+    }
     let mut watch = cache.join(&key, url.clone()).watch();
     let begun = watch.wait_for(|s| s.head.is_some() || s.end.is_some()).await;
     let stand = begun.map(|s| s.clone()).ok();
@@ -88,6 +92,7 @@ pub async fn answer(
         Some(End::Failed(status, why)) if status >= 500 => match on_disk() {
             Some(((file, size), meta)) => {
                 Counts::add(&cache.counts.stale, 1);
+                cache.given_out(&key, true);
                 tracing::warn!(origin, path, why, "an old index is served: upstream is away");
                 let mut r = answer.whole(file, size, meta);
                 r.headers_mut().insert(header::WARNING, HeaderValue::from_static(STALE));

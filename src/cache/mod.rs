@@ -5,10 +5,12 @@
 //! - `path` (pure): what may be asked for, and whether it can ever change.
 //! - `disk`: what is kept, and what goes when there is no room.
 //! - `flight`: one fetch that many read.
+//! - `release`: which indices are known to be the right ones.
 //! - `http`: the routes, `/apt/ORIGIN/PATH`.
 //!
 //! Files of a `pool/` and `by-hash/` never change and are kept; indices are
-//! asked for again each time, and served as they were when upstream is away.
+//! asked for again, unless the suite's list just given out says that they are
+//! the same, and served as they were when upstream is away.
 //! What is short, does not have the digest in its name, or is no package is
 //! given to nobody a second time. Nothing is in the cache that was not
 //! complete and on the disk: a kill at any moment leaves at most a temporary
@@ -21,17 +23,20 @@ mod disk;
 mod flight;
 pub mod http;
 mod path;
+mod release;
 
 pub use path::{Key, Kind, NotHere};
 
-use disk::Disk;
+use disk::{Disk, Meta};
 use flight::Flight;
+use release::Lists;
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 /// An archive outside.
@@ -116,6 +121,7 @@ pub struct Cache {
     client: reqwest::Client,
     disk: Arc<Disk>,
     flights: Mutex<HashMap<Key, Arc<Flight>>>,
+    lists: Lists,
     turns: Arc<Semaphore>,
     /// What was done.
     pub counts: Counts,
@@ -144,6 +150,7 @@ impl Cache {
             client,
             disk,
             flights: Mutex::default(),
+            lists: Lists::default(),
             counts: Counts::default(),
         }))
     }
@@ -156,6 +163,23 @@ impl Cache {
     /// The origin with this name.
     fn origin(&self, name: &str) -> Option<&Origin> {
         self.settings.origins.iter().find(|o| o.name == name)
+    }
+
+    /// `key` is given out from now on as it is on the disk (`kept`), or as it
+    /// could not be kept. Reads it, if it is the list of a suite.
+    fn given_out(&self, key: &Key, kept: bool) {
+        if release::is_list(key) {
+            let file = kept.then(|| self.disk.get(key)).flatten().map(|(f, _)| f);
+            self.lists.said(key, file, Instant::now());
+        }
+    }
+
+    /// An index that is here and as its suite's list says.
+    fn as_listed(&self, key: &Key) -> Option<(File, u64, Meta)> {
+        let digest = self.lists.digest(key, Instant::now())?;
+        let meta = self.disk.meta(key);
+        let (file, size) = self.disk.get(key)?;
+        (meta.sha256.as_ref() == Some(&digest)).then_some((file, size, meta))
     }
 
     /// The fetch of `key` that is under way, or a new one.

@@ -38,7 +38,7 @@ enum What {
         node: String,
     },
     /// Make something go wrong: bmc-silent, bmc-forgets, power-cut, no-disk,
-    /// second-disk, clock, cable-cut, packet-loss
+    /// second-disk, clock, cable-cut, uplink-cut (of the whole lab), packet-loss
     Fault {
         #[command(flatten)]
         name: NameArgs,

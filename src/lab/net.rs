@@ -100,6 +100,17 @@ pub fn cut(lab: &Lab, index: usize, on: bool) -> Result<(), LabError> {
     run(&mut c)
 }
 
+/// Drops all that would leave the lab by its uplink (`on`), or no longer.
+pub fn cut_uplink(lab: &Lab, on: bool) -> Result<(), LabError> {
+    let _ = run(lab.command("nft").arg("delete table inet away"));
+    if !on {
+        return Ok(());
+    }
+    let rules = "table inet away { chain post { type filter hook postrouting priority 0; \
+                 oifname \"up0\" drop; }; }";
+    run(lab.command("nft").arg(rules))
+}
+
 /// Loses `percent` of the packets a node sends.
 pub fn lose(lab: &Lab, index: usize, percent: u32) -> Result<(), LabError> {
     let (tap, table) = (tap(index), format!("loss{index}"));

@@ -166,6 +166,7 @@ fn fault(hw: &mut Hardware, name: &str, value: &str) -> Result<String, String> {
         "no-disk" => hw.boot.no_disk = on,
         "second-disk" => hw.boot.second_disk = on,
         "clock" => hw.boot.clock = (value != "off").then(|| value.to_owned()),
+        "uplink-cut" => net::cut_uplink(&hw.lab, on).map_err(|e| e.to_string())?,
         "cable-cut" => net::cut(&hw.lab, hw.index, on).map_err(|e| e.to_string())?,
         "packet-loss" => {
             let percent = value.trim_end_matches('%').parse().unwrap_or(if on { 30 } else { 0 });
@@ -174,7 +175,7 @@ fn fault(hw: &mut Hardware, name: &str, value: &str) -> Result<String, String> {
         _ => {
             return Err(format!(
                 "no fault {name:?}; there are bmc-silent, bmc-forgets, power-cut, no-disk, \
-                 second-disk, clock, cable-cut and packet-loss"
+                 second-disk, clock, cable-cut, uplink-cut and packet-loss"
             ));
         }
     }

@@ -156,9 +156,13 @@ impl Rack {
     /// Waits until the build's phase is `phase` or later; fails when it ends
     /// before.
     pub fn wait_phase(&self, id: &str, phase: &str) {
+        self.wait_phase_in(id, phase, 300);
+    }
+
+    pub fn wait_phase_in(&self, id: &str, phase: &str, seconds: u64) {
         let order = provision::model::Phase::ALL.map(|p| p.as_str());
         let at = |p: &str| order.iter().position(|x| *x == p).unwrap();
-        self.wait(id, 300, |b| at(b["phase"].as_str().unwrap()) >= at(phase));
+        self.wait(id, seconds, |b| at(b["phase"].as_str().unwrap()) >= at(phase));
     }
 
     /// Waits for the build's end and gives it.
