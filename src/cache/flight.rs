@@ -111,8 +111,13 @@ impl Hash {
                 let is = hex::encode(h.finalize());
                 if want.is_none_or(|w| w == is) { Ok(Some(is)) } else { Err(()) }
             }
-            Self::Sha512(h, want) if hex::encode(h.finalize()) == want => Ok(None),
-            Self::Sha512(..) => Err(()),
+            Self::Sha512(h, want) => {
+                if hex::encode(h.finalize()) == want {
+                    Ok(None)
+                } else {
+                    Err(())
+                }
+            }
         }
     }
 }
