@@ -12,7 +12,7 @@ export WGETRC
 # get PATH FILE
 get() {
     if wget --version > /dev/null 2>&1; then
-        wget -q -T 30 -t 5 -O "$2" "$server$1"
+        wget -q -T 30 -t 5 --retry-connrefused -O "$2" "$server$1"
     else
         by_nc GET "$1" /dev/null > "$2" && [ -s "$2" ]
     fi
@@ -21,7 +21,7 @@ get() {
 # post PATH FILE; an answer that is no success fails.
 post() {
     if wget --version > /dev/null 2>&1; then
-        wget -q -T 30 -t 5 -O /dev/null --header='Content-Type: application/json' \
+        wget -q -T 30 -t 5 --retry-connrefused -O /dev/null --header='Content-Type: application/json' \
             --post-file="$2" "$server$1"
     else
         by_nc POST "$1" "$2" > /dev/null
