@@ -2,6 +2,7 @@
 # make demo   from a fresh machine to a node installed by network
 # make bench  side by side with the peers
 # make test-chains  boot chains with real firmware
+# make test-schema  both servers against their OpenAPI documents (schemathesis, five minutes)
 # make test-registry-full  the registry with 5 GiB layers and for ten minutes
 
 SHELL := /bin/bash
@@ -16,7 +17,7 @@ BIN := $(abspath $(or $(CARGO_TARGET_DIR),target)/release)
 AGENT := $(abspath $(or $(CARGO_TARGET_DIR),target)/agent/provision-agent)
 export PROVISION_AGENT := $(AGENT)
 
-.PHONY: test test-registry-full test-installers test-chains demo bench release deps build agent image lint unit e2e fuzz clean-lab
+.PHONY: test test-schema test-registry-full test-installers test-chains demo bench release deps build agent image lint unit e2e fuzz clean-lab
 
 test: deps lint build image unit e2e
 	@echo "== all tests passed"
@@ -68,6 +69,11 @@ e2e: build image
 test-chains: build image
 	@echo "== boot chains"
 	cargo test $(FAST) --test e2e_chains -- --test-threads=1 --nocapture
+
+# What the OpenAPI documents promise, asked with thousands of made-up requests.
+test-schema: deps build
+	@echo "== schemathesis"
+	scripts/schemathesis.sh $(BIN)
 
 demo: deps build
 	@PROVISION_AGENT=$(AGENT) $(BIN)/provision lab demo --firmware $(FIRMWARE)

@@ -9,6 +9,7 @@
 //! resources read the rack's view and give orders to it; none changes a node.
 //! What a call needs is in [`Ctx`], made by `app`.
 
+mod ask;
 mod background;
 pub mod builds;
 pub mod caller;
@@ -16,10 +17,12 @@ pub mod clerk;
 pub mod delivery;
 pub mod deployment;
 pub mod events;
-mod filter;
+pub mod filter;
 pub mod health;
 pub mod images;
 pub mod install;
+mod known;
+mod mirror_carry;
 pub mod mirrors;
 pub mod node_installer;
 pub mod node_reports;
@@ -54,7 +57,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
 /// A machine that was seen and is not known.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct Discovered {
     /// Its MAC.
     pub mac: crate::model::Mac,
@@ -65,8 +68,10 @@ pub struct Discovered {
     /// Firmware and processor, where it said so.
     pub arch: Option<crate::model::ClientArch>,
     /// First packet.
+    #[schema(value_type = String, format = DateTime)]
     pub first_seen: crate::model::Time,
     /// Last packet.
+    #[schema(value_type = String, format = DateTime)]
     pub last_seen: crate::model::Time,
     /// Packets since the server started or it was first seen.
     pub packets: u64,
@@ -176,6 +181,7 @@ impl Clerk for Ctx {
     fn node(&self, text: &str) -> Result<NodeName, Problem> {
         match self.rack.view().inventory.find(text) {
             Ok(node) => Ok(node.spec.name.clone()),
+            Err(e) if text.parse::<std::net::Ipv4Addr>().is_ok() => Err(e.into()),
             Err(_) => text.parse().map_err(|e| Problem::bad(format!("{e}"))),
         }
     }
@@ -200,10 +206,10 @@ pub fn router(ctx: Arc<Ctx>) -> Router {
         .route("/v1/images/{name}/build", post(images::build))
         .route("/v1/images/{name}/add", post(images::add))
         .route("/v1/mirrors", get(mirrors::list).post(mirrors::build))
-        .route("/v1/mirrors/import", post(mirrors::import).layer(DefaultBodyLimit::disable()))
+        .route("/v1/mirrors/import", post(mirror_carry::import).layer(DefaultBodyLimit::disable()))
         .route("/v1/mirrors/{name}", get(mirrors::show).delete(mirrors::remove))
         .route("/v1/mirrors/{name}/verify", post(mirrors::verify))
-        .route("/v1/mirrors/{name}/export", get(mirrors::export))
+        .route("/v1/mirrors/{name}/export", get(mirror_carry::export))
         .route("/v1/profiles", get(images::profiles))
         .route("/v1/builds", get(builds::list))
         .route("/v1/builds/{id}", get(builds::show))
@@ -213,10 +219,14 @@ pub fn router(ctx: Arc<Ctx>) -> Router {
         .route("/v1/tokens", get(tokens::list::<Ctx>).post(tokens::add::<Ctx>))
         .route("/v1/tokens/{name}", axum::routing::delete(tokens::revoke::<Ctx>))
         .route("/v1/metrics/profiles", get(delivery::profiles::<Ctx>))
+        .route("/openapi.json", get(openapi::build::document))
+        .route("/docs", get(openapi::build::docs))
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
-        .fallback(|| async { Problem::not_found("there is no such resource; see /v1/nodes") })
+        .fallback(|| async { Problem::not_found("there is no such resource; /docs tells") })
+        .method_not_allowed_fallback(known::other_method)
+        .route_layer(axum::middleware::from_fn(known::parameters(openapi::build::json())))
         .layer(DefaultBodyLimit::max(2 << 20))
         .with_state(ctx)
 }

@@ -17,6 +17,12 @@ use std::sync::{Arc, PoisonError};
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
     /// Who it is for: the actor in events. 1 to 32 printable characters.
+    #[schema(
+        min_length = 1,
+        max_length = 32,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$",
+        example = "telescope"
+    )]
     pub name: String,
     /// What it may do.
     pub role: Role,
@@ -56,7 +62,7 @@ pub(super) async fn list<C: Clerk>(
     post,
     path = "/v1/tokens",
     tag = "tokens",
-    request_body(content = NewToken),
+    request_body(content = NewToken, example = json!({ "name": "telescope", "role": "operate" })),
     responses((status = 201, description = "The token", body = MadeToken))
 )]
 pub(super) async fn add<C: Clerk>(
@@ -65,8 +71,8 @@ pub(super) async fn add<C: Clerk>(
     Json(n): Json<NewToken>,
 ) -> Result<(StatusCode, Out<MadeToken>), Problem> {
     demand(&*ctx, &caller, Role::Admin, "making a token").await?;
-    if n.name.is_empty() || n.name.len() > 32 || n.name.chars().any(char::is_control) {
-        return Err(Problem::bad("a token's name is 1 to 32 printable characters"));
+    if n.name.is_empty() || n.name.chars().count() > 32 || n.name.chars().any(char::is_control) {
+        return Err(Problem::bad("a token's name is 1 to 32 printable characters").at("/name"));
     }
     let taken = {
         let all = ctx.tokens().read().unwrap_or_else(PoisonError::into_inner);

@@ -29,6 +29,7 @@ pub use orders::InstallOrder;
 pub use rack::{Arm, Armed, Rack};
 
 use crate::config::ConfigError;
+use crate::config::nodes::Unfit;
 use crate::model::{BuildId, NodeName, OperationId};
 use crate::store::StoreError;
 
@@ -63,6 +64,9 @@ pub enum LifeError {
     /// A node cannot be added or changed so.
     #[error("{0}")]
     Refused(String),
+    /// The same, and it is known what of it does not fit.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// An inventory file.
     #[error(transparent)]
     File(#[from] ConfigError),

@@ -254,7 +254,7 @@ impl Rack {
     ) -> Result<Node, LifeError> {
         let _turn = self.turn.lock().await;
         let taken = self.view().inventory.taken(None);
-        nodes::admit(&mut spec, net, &taken).map_err(LifeError::Refused)?;
+        nodes::admit(&mut spec, net, &taken)?;
         let node = Node::new(spec);
         // A machine that was seen is no longer a stranger.
         let mut batch = secrets;
@@ -283,7 +283,7 @@ impl Rack {
         let mut node = self.view().inventory.find(name.as_str()).map(|n| (**n).clone())?;
         let what = change(&mut node).map_err(LifeError::Refused)?;
         let taken = self.view().inventory.taken(Some(name));
-        nodes::admit(&mut node.spec, net, &taken).map_err(LifeError::Refused)?;
+        nodes::admit(&mut node.spec, net, &taken)?;
         let event = NewEvent::new(Time::now(), actor, "node.set", Outcome::Ok)
             .node(name)
             .with("changed", what.join(", "));

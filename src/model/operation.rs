@@ -8,11 +8,11 @@ use std::str::FromStr;
 
 ulid_id!(
     /// Identity of an operation: `op-` and a ULID.
-    OperationId, "op-"
+    OperationId, "op-", "^op-[0-9a-z]{26}$", "op-01k9n0w3c4y6x8z2q5v7t9r1s2"
 );
 
 /// What is being done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OperationKind {
     /// Install a node.
@@ -26,7 +26,7 @@ pub enum OperationKind {
 }
 
 /// How far it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OperationState {
     /// Under way.
@@ -47,7 +47,7 @@ impl OperationState {
 }
 
 /// An operation as the API shows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Operation {
     /// Identity.
     pub id: OperationId,
@@ -66,6 +66,7 @@ pub struct Operation {
     pub phase: Option<Phase>,
     /// What it does now, waits for, or failed of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "waiting for the firmware's first DHCP packet")]
     pub reason: Option<String>,
     /// Bytes done in this phase.
     #[serde(default)]
@@ -75,14 +76,19 @@ pub struct Operation {
     pub total: u64,
     /// When the present step will be given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub deadline: Option<Time>,
     /// Who asked.
+    #[schema(example = "ada")]
     pub actor: String,
     /// Result, such as the power state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>, example = json!({ "power": "on" }))]
     pub result: Option<serde_json::Value>,
     /// Start.
+    #[schema(value_type = String, format = DateTime)]
     pub started: Time,
     /// Last change.
+    #[schema(value_type = String, format = DateTime)]
     pub updated: Time,
 }

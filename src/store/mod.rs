@@ -23,7 +23,7 @@ pub mod sqlite;
 
 pub use owner::{Claim, Owner};
 
-use crate::model::{Event, NewEvent, NodeName, Time};
+use crate::model::{Event, NewEvent, NodeName, Outcome, Time};
 use async_trait::async_trait;
 use std::sync::Arc;
 
@@ -162,6 +162,8 @@ pub struct EventQuery {
     pub since: Option<Time>,
     /// Only actions that start with this.
     pub action: Option<String>,
+    /// Only those that ended so.
+    pub outcome: Option<Outcome>,
     /// At most so many; the newest ones when `after` is not given.
     pub limit: usize,
 }
@@ -173,6 +175,7 @@ impl EventQuery {
             && self.node.as_ref().is_none_or(|n| e.event.node.as_ref() == Some(n))
             && self.since.is_none_or(|t| e.event.at >= t)
             && self.action.as_ref().is_none_or(|a| e.event.action.starts_with(a.as_str()))
+            && self.outcome.is_none_or(|o| e.event.outcome == o)
     }
 }
 

@@ -5,6 +5,7 @@ use super::Desk;
 use crate::api::problem::{Path, Query};
 use crate::api::{Caller, List, Problem, demand};
 use crate::auth::Role;
+use crate::ingest::context::ContextError;
 use crate::ingest::context::git::Commit;
 use crate::ingest::provenance::ARTIFACT_TYPE;
 use crate::ingest::{Refused, Request, Run, Source};
@@ -129,12 +130,12 @@ pub(super) async fn submit(
     let mut arguments = BTreeMap::new();
     let source = match (ask.git, kind) {
         (Some(url), _) => {
-            let bytes = axum::body::to_bytes(body, LARGEST)
-                .await
-                .map_err(|_| Problem::bad(format!("the body has more than {LARGEST} bytes")))?;
+            let bytes = axum::body::to_bytes(body, LARGEST).await.map_err(|_| {
+                let m = format!("the body has more than {LARGEST} bytes");
+                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, m)
+            })?;
             if !bytes.is_empty() {
-                let a: Arguments = serde_json::from_slice(&bytes)
-                    .map_err(|e| Problem::bad(format!("the body: {e}")))?;
+                let a: Arguments = crate::api::ask::read(&bytes)?;
                 arguments = a.arguments;
             }
             let folder = ask.folder.map(Into::into);
@@ -145,11 +146,11 @@ pub(super) async fn submit(
             let label = ask.label.unwrap_or_else(|| "upload".into());
             let body = tokio_util::io::StreamReader::new(Box::pin(stream));
             let got = desk.pipeline.receive(&label, body).await;
-            let got = got.map_err(|e| Problem::bad(e.to_string()))?;
+            let got = got.map_err(unreadable)?;
             Source::Upload(match ask.commit {
                 Some(id) => got
                     .of_commit(Commit { id, time: ask.committed, dirty: ask.dirty })
-                    .map_err(|e| Problem::bad(e.to_string()))?,
+                    .map_err(|e| Problem::bad(e.to_string()).at("commit"))?,
                 None => got,
             })
         }
@@ -185,6 +186,11 @@ pub(super) async fn list(
     State(desk): State<Arc<Desk>>,
 ) -> Result<Out<List<Run>>, Problem> {
     Ok(Out(List { items: desk.pipeline.list() }))
+}
+
+/// A body that is of the kind it should be, and cannot be used.
+pub(super) fn unreadable(e: ContextError) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, e.to_string())
 }
 
 fn find(desk: &Desk, id: &str) -> Result<Run, Problem> {

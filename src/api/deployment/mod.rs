@@ -29,7 +29,7 @@ pub mod workload;
 
 pub use book::Book;
 
-use super::{Clerk, Problem, delivery, events, tokens};
+use super::{Clerk, Problem, delivery, events, known, tokens};
 use crate::auth::TokenRecord;
 use crate::ingest::Pipeline;
 use crate::model::{Digest, Event};
@@ -124,11 +124,16 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/auth/token", get(login::token))
         .route("/metrics", get(health::metrics))
         .route("/openapi.json", get(openapi::document))
+        .route("/docs", get(openapi::docs))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .fallback(|| async {
-            Problem::not_found("there is no such resource; the registry is at /v2/")
+            Problem::not_found(
+                "there is no such resource; the registry is at /v2/, and /docs tells",
+            )
         })
+        .method_not_allowed_fallback(known::other_method)
+        .route_layer(axum::middleware::from_fn(known::parameters(openapi::json())))
         .layer(DefaultBodyLimit::max(1 << 20))
         .with_state(desk)
 }
