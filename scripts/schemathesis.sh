@@ -7,10 +7,11 @@
 #   scripts/schemathesis.sh BIN_DIR [build|deployment|both] [schemathesis options]
 #
 # EXAMPLES=N: test cases of each kind for each operation (20).
+# SCHEMATHESIS_VENV: where it is installed, if not in ~/.cache/provision.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 version=4.32.5
-venv="$HOME/.cache/provision/venv-schemathesis"
+venv="${SCHEMATHESIS_VENV:-$HOME/.cache/provision/venv-schemathesis}"
 
 if [ "${1:-}" != --inside ]; then
   bin="$(cd "${1:?directory of the programs, such as target/release}" && pwd)"
