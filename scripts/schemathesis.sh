@@ -54,11 +54,25 @@ until_there() {
 }
 
 build_server() {
-  mkdir -p "$dir/build/profiles"
+  local image="$dir/build/images/debian-12" zero
+  zero="sha256:$(printf '0%.0s' $(seq 64))"
+  mkdir -p "$image"
   cp /bin/true "$dir/build/agent"
+  # Enough of an image to be listed and ordered; nothing is ever booted.
+  for f in kernel ramdisk rootfs.idx rootfs.zst; do printf x > "$image/$f"; done
+  {
+    printf 'format = 1\nname = "debian-12"\nos = "debian"\nrelease = "12"\nversion = "12.11"\n'
+    printf 'arch = "x86_64"\nmethod = "image"\nkernel_args = ""\nkernel = "6.1.0-35-amd64"\n'
+    printf '[rootfs]\nbytes = 4096\ndata = 4096\n'
+    printf '[provenance]\nsource_date_epoch = 0\nsuite = "bookworm"\ncomponents = ["main"]\n'
+    printf 'packages = "%s"\npackage_count = 1\nbuilder = "0.1.0"\n' "$zero"
+    for f in kernel ramdisk rootfs.idx rootfs.zst; do
+      printf '[files."%s"]\nsha256 = "%s"\nsize = 1\n' "$f" "$zero"
+    done
+  } > "$image/image.toml"
   cat > "$dir/build/build-server.toml" <<EOF
 state_dir = "state"
-profiles_dir = "profiles"
+profiles_dir = "$here/../profiles"
 store = "memory:"
 [network]
 interface = "boot0"
@@ -88,7 +102,7 @@ EOF
   until_there "$dir/build/api.sock" "$dir/build/log"
   curl -sS --fail-with-body -o /dev/null --unix-socket "$dir/build/api.sock" \
     -H 'Content-Type: application/json' http://x/v1/nodes \
-    -d '{"name":"node01","macs":["52:54:00:12:34:56"],"bmc":{"address":"10.2.0.11","user":"root","driver":"fake"}}'
+    -d '{"name":"node01","macs":["52:54:00:12:34:56"],"bmc":{"address":"10.2.0.11","user":"root","driver":"fake"},"bmc_password":"calvin"}'
   ask build https://127.0.0.1:8443 "$dir/build/state/admin.token" "$@"
 }
 
@@ -114,7 +128,7 @@ ask() {
   echo "== $name server, $url"
   local failed=0
   # Its own working directory: it keeps a cache where it runs.
-  (cd "$dir" && TOKEN="$(cat "$token")" timeout 900 "$venv/bin/schemathesis" \
+  (cd "$dir" && PYTHONPATH="$here" TOKEN="$(cat "$token")" timeout 900 "$venv/bin/schemathesis" \
     --config-file "$here/schemathesis.toml" run "$url/openapi.json" --url "$url" \
     --tls-verify false --max-examples "${EXAMPLES:-20}" --no-color "$@") || failed=$?
   if grep -iE 'panick' "$dir/$name/log"; then

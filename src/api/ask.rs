@@ -115,6 +115,19 @@ fn query_fault(text: &str) -> Problem {
     }
 }
 
+/// A number that every reader of JSON has exactly (RFC 8259 §6): to 2^53 - 1.
+#[derive(Debug, Clone, Copy, Default, serde::Deserialize)]
+#[serde(try_from = "u64")]
+pub struct Whole(pub u64);
+
+impl TryFrom<u64> for Whole {
+    type Error = &'static str;
+
+    fn try_from(n: u64) -> Result<Self, Self::Error> {
+        if n < 1 << 53 { Ok(Self(n)) } else { Err("a number is at most 9007199254740991") }
+    }
+}
+
 /// Parts of a path.
 pub struct Path<T>(pub T);
 

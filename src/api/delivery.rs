@@ -55,7 +55,7 @@ fn window(w: &Wanted, now: Time) -> Result<Window, Problem> {
     let until = until.map_err(|p| Problem { field: Some("until".into()), ..p })?;
     if since >= until {
         return Err(
-            Problem::bad(format!("since ({since}) must be before until ({until})")).at("since")
+            Problem::unfit(format!("since ({since}) must be before until ({until})")).at("since")
         );
     }
     Ok(Window { since, until })

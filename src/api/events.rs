@@ -1,7 +1,7 @@
 //! `/v1/events`: the log, as a list or as a stream (Server-Sent Events).
 
 use super::filter::{Limit, Paged, cursor, place};
-use super::problem::Query;
+use super::problem::{Query, Whole};
 use super::{Caller, Clerk, Problem};
 use crate::model::{Event, Outcome, Time};
 use crate::store::{ChainReport, EventQuery, verify_chain};
@@ -44,10 +44,9 @@ pub(super) struct Filter {
     outcome: Option<Outcome>,
     /// After the event with this number; 0 reads from the beginning. Without
     /// it the newest are given.
-    #[param(minimum = 0, maximum = 9_007_199_254_740_991u64)]
-    after: Option<u64>,
+    #[param(value_type = Option<u64>, minimum = 0, maximum = 9_007_199_254_740_991u64)]
+    after: Option<Whole>,
     /// The same place, as the last answer called it: its `next`.
-    #[param(example = json!(null))]
     next: Option<String>,
     /// At most so many in one answer, 1000 when left out, never more than
     /// 10000.
@@ -60,7 +59,7 @@ const LIST: &str = "events";
 
 fn after_event(next: &str) -> Result<u64, Problem> {
     let key = place(LIST, next)?;
-    key.parse().map_err(|_| Problem::bad("parameter next: no event has this number").at("next"))
+    key.parse().map_err(|_| Problem::unfit("parameter next: no event has this number").at("next"))
 }
 
 /// A point in time (RFC 3339), or how long ago (`90s`, `2h`, `1h30m`, `7d`).
@@ -106,7 +105,7 @@ pub(super) async fn query<C: Clerk>(
     let since = f.since.as_deref().map(|s| parse_since(s, Time::now())).transpose()?;
     let next = f.next.as_deref().map(after_event).transpose()?;
     let mut q = EventQuery {
-        after: next.or(f.after).map(|a| a.min(LAST)),
+        after: next.or(f.after.map(|a| a.0)).map(|a| a.min(LAST)),
         node,
         since,
         action: f.action,

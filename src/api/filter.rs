@@ -91,7 +91,8 @@ pub(super) fn place(list: &str, cursor: &str) -> Result<String, Problem> {
     let key = text.as_deref().and_then(|t| t.strip_prefix(list)?.strip_prefix(':'));
     key.map(str::to_owned).ok_or_else(|| {
         let m = "parameter next: this is not what an answer of this list had as `next`";
-        Problem::bad(m).at("next")
+        // Any text is well formed: only we know which are ours.
+        Problem::unfit(m).at("next")
     })
 }
 
@@ -137,7 +138,7 @@ mod tests {
     fn a_cursor_of_another_list_is_refused_and_named() {
         for wrong in [cursor("nodes", "node01"), "***".into(), String::new(), "A".repeat(5000)] {
             let p = Part::of("builds", None, Some(&wrong), 50).err().unwrap();
-            assert_eq!((p.status, p.field.as_deref()), (400, Some("next")), "{wrong}");
+            assert_eq!((p.status, p.field.as_deref()), (422, Some("next")), "{wrong}");
         }
     }
 

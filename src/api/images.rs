@@ -206,7 +206,7 @@ pub(super) async fn add(
     if crate::image::recipe::find(b.release.as_str()).is_none() {
         let known = crate::image::recipe::RECIPES.map(|r| r.name).join(", ");
         let text = format!("no installer of '{}' is known; there are {known}", b.release);
-        return Err(Problem::bad(text).at("/release"));
+        return Err(Problem::unfit(text).at("/release"));
     }
     let builder = ctx.builder.clone();
     let what = Work {

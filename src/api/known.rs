@@ -90,7 +90,7 @@ mod tests {
             .method_not_allowed_fallback(other_method)
             .route_layer(axum::middleware::from_fn(parameters(DOC)));
         let r = Request::builder().method(method).uri(path);
-        let r = router.oneshot(r.body(Default::default()).unwrap()).await.unwrap();
+        let r = router.oneshot(r.body(axum::body::Body::empty()).unwrap()).await.unwrap();
         let status = r.status().as_u16();
         let allow = r.headers().get("allow").map(|a| a.to_str().unwrap().to_owned());
         let body = axum::body::to_bytes(r.into_body(), 10_000).await.unwrap();

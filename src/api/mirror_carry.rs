@@ -83,7 +83,6 @@ pub(super) async fn export(
 #[into_params(parameter_in = Query)]
 pub(super) struct Ask {
     /// Its fingerprint.
-    #[param(example = json!(null))]
     key: Option<String>,
 }
 

@@ -40,7 +40,7 @@ pub struct NewNode {
     #[serde(default)]
     pub bmc: Option<BmcSpec>,
     /// Its password; kept encrypted, never given back.
-    #[schema(min_length = 1, max_length = 20, pattern = "^[ -~]+$", example = "calvin")]
+    #[schema(min_length = 1, max_length = 20, example = "calvin")]
     #[serde(default)]
     pub bmc_password: Option<String>,
     /// Disk.
@@ -72,7 +72,7 @@ pub struct NodeChange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bmc: Option<BmcSpec>,
     /// New BMC password.
-    #[schema(min_length = 1, max_length = 20, pattern = "^[ -~]+$", example = "calvin")]
+    #[schema(min_length = 1, max_length = 20, example = "calvin")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bmc_password: Option<String>,
     /// New disk hint, as a whole.
@@ -89,6 +89,12 @@ pub struct NodeChange {
     pub retired: Option<bool>,
 }
 
+/// 1 to 20 bytes (IPMI 2.0 §22.30).
+#[derive(utoipa::ToSchema)]
+#[schema(value_type = String, min_length = 1, max_length = 20, example = "calvin")]
+#[allow(dead_code, reason = "a schema; the value is a `String` for a moment, and then sealed")]
+struct BmcPassword(String);
+
 /// An inventory file and the passwords it points to.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -100,6 +106,7 @@ pub struct Import {
     #[schema(example = "[[node]]\nname = \"node08\"\nmac = \"b0:83:fe:00:00:08\"\n")]
     pub text: String,
     /// BMC passwords by node name.
+    #[schema(value_type = BTreeMap<NodeName, BmcPassword>)]
     #[serde(default)]
     pub passwords: BTreeMap<NodeName, String>,
 }
@@ -124,7 +131,6 @@ pub(super) struct Wanted {
     #[param(value_type = Option<u64>, minimum = 1, maximum = 1_000_000)]
     limit: Option<Limit>,
     /// Where the last answer ended: its `next`.
-    #[param(example = json!(null))]
     next: Option<String>,
 }
 
@@ -186,7 +192,7 @@ fn sealed(ctx: &Ctx, name: &NodeName, password: Option<String>) -> Result<Batch,
     let Some(p) = password else { return Ok(Batch::new()) };
     if p.is_empty() || p.len() > 20 {
         let m = "a BMC password has 1 to 20 bytes (IPMI 2.0 §22.30)";
-        return Err(Problem::bad(m).at("/bmc_password"));
+        return Err(Problem::unfit(m).at("/bmc_password"));
     }
     let key = format!("bmc/{name}");
     let sealed = ctx.key.seal(&key, &Secret::new(p))?;

@@ -17,7 +17,6 @@ use std::sync::Arc;
 #[into_params(parameter_in = Query)]
 pub(super) struct Wanted {
     /// Name or address of a node.
-    #[param(example = json!(null))]
     node: Option<String>,
     /// In this state.
     state: Option<OperationState>,
@@ -27,7 +26,6 @@ pub(super) struct Wanted {
     #[param(value_type = Option<u64>, minimum = 1, maximum = 1_000_000)]
     limit: Option<Limit>,
     /// Where the last answer ended: its `next`.
-    #[param(example = json!(null))]
     next: Option<String>,
 }
 

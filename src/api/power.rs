@@ -44,6 +44,12 @@ fn find(ctx: &Ctx, n: &str) -> Result<Node, Problem> {
     responses(
         (status = 200, description = "What the BMC says", body = ShownPower),
         (
+            status = 409,
+            description = "It has no BMC, or no password of it is stored",
+            body = Problem,
+            content_type = "application/problem+json"
+        ),
+        (
             status = 502,
             description = "The BMC does not answer, or refuses",
             body = Problem,
@@ -58,7 +64,9 @@ pub(super) async fn status(
 ) -> Result<Out<ShownPower>, Problem> {
     let node = find(&ctx, &n)?;
     let bad_gateway = |e: String| Problem::new(StatusCode::BAD_GATEWAY, e);
-    let bmc = ctx.bmcs.open(&node).await.map_err(bad_gateway)?;
+    // Nothing was asked yet: it has no BMC, or no password is stored.
+    let unknown = |e: String| Problem::new(StatusCode::CONFLICT, e);
+    let bmc = ctx.bmcs.open(&node).await.map_err(unknown)?;
     let state = bmc.status().await.map_err(|e| bad_gateway(e.to_string()))?;
     Ok(Out(ShownPower { node: node.spec.name, power: state.to_string() }))
 }

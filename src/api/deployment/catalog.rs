@@ -30,7 +30,7 @@ pub struct Wanted {
     #[serde(default)]
     prefix: String,
     /// Behind this `repository:tag`.
-    #[param(example = json!(null), pattern = ":")]
+    #[param(pattern = ":")]
     after: Option<String>,
 }
 
