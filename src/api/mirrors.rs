@@ -66,7 +66,7 @@ impl From<MirrorError> for Problem {
         let status = match &e {
             MirrorError::Unknown { .. } => StatusCode::NOT_FOUND,
             MirrorError::Taken(_) => StatusCode::CONFLICT,
-            MirrorError::Import(_) | MirrorError::Stranger(_) => StatusCode::BAD_REQUEST,
+            MirrorError::Import(_) | MirrorError::Stranger(_) => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, e.to_string())
