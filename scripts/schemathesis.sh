@@ -53,6 +53,15 @@ until_there() {
   return 1
 }
 
+# Of things that are there, for schemathesis.toml.
+export OPERATION=op-00000000000000000000000000 BUILD=b-00000000000000000000000000
+
+# post PATH JSON
+post() {
+  curl -sS --fail-with-body --unix-socket "$dir/build/api.sock" \
+    -H 'Content-Type: application/json' "http://x$1" -d "$2"
+}
+
 build_server() {
   local image="$dir/build/images/debian-12" zero
   zero="sha256:$(printf '0%.0s' $(seq 64))"
@@ -72,6 +81,7 @@ build_server() {
   } > "$image/image.toml"
   cat > "$dir/build/build-server.toml" <<EOF
 state_dir = "state"
+images_dir = "images"
 profiles_dir = "$here/../profiles"
 store = "memory:"
 [network]
@@ -100,9 +110,14 @@ EOF
   RUST_LOG=warn "$bin/build-server" --config "$dir/build/build-server.toml" > "$dir/build/log" 2>&1 &
   pids+=($!)
   until_there "$dir/build/api.sock" "$dir/build/log"
-  curl -sS --fail-with-body -o /dev/null --unix-socket "$dir/build/api.sock" \
-    -H 'Content-Type: application/json' http://x/v1/nodes \
-    -d '{"name":"node01","macs":["52:54:00:12:34:56"],"bmc":{"address":"10.2.0.11","user":"root","driver":"fake"},"bmc_password":"calvin"}'
+  # Two nodes, and an install that waits for the second one's first packet.
+  local n bmc install
+  for n in 1 2; do
+    bmc='{"address":"10.2.0.1'$n'","user":"root","driver":"fake"}'
+    post /v1/nodes '{"name":"node0'$n'","macs":["52:54:00:12:34:0'$n'"],"bmc":'"$bmc"',"bmc_password":"calvin"}' > /dev/null
+  done
+  install="$(post /v1/nodes/node02/install '{"type":"docker","image":"debian-12"}')"
+  OPERATION="$(jq -r .id <<< "$install")" BUILD="$(jq -r .build <<< "$install")"
   ask build https://127.0.0.1:8443 "$dir/build/state/admin.token" "$@"
 }
 
