@@ -79,9 +79,8 @@ pub(super) async fn import(
     let run = match (&ask.from, &ask.name) {
         (Some(from), name) => desk.pipeline.base_import_remote(from, name.as_deref(), by).await?,
         (None, None) => {
-            return Err(
-                Problem::bad("name=NAME:TAG is missing: what Dockerfiles will call it").at("name")
-            );
+            return Err(Problem::unfit("name=NAME:TAG is missing: what Dockerfiles will call it")
+                .at("name"));
         }
         (None, Some(name)) => {
             let stream = body.into_data_stream().map_err(std::io::Error::other);

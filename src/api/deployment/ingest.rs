@@ -151,7 +151,7 @@ pub(super) async fn submit(
             Source::Upload(match ask.commit {
                 Some(id) => got
                     .of_commit(Commit { id, time: ask.committed, dirty: ask.dirty })
-                    .map_err(|e| Problem::bad(e.to_string()).at("commit"))?,
+                    .map_err(|e| Problem::unfit(e.to_string()).at("commit"))?,
                 None => got,
             })
         }
