@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::sync::OnceLock;
 
+/// What all refusals look like.
+const PROBLEM: &str = "#/components/responses/Problem";
+
 const STYLE: &str = include_str!("page.css");
 
 /// Text between tags or in a quoted attribute.
@@ -28,6 +31,22 @@ impl fmt::Display for Esc<'_> {
                 '"' => f.write_str("&quot;")?,
                 '\'' => f.write_str("&#39;")?,
                 c => f.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A sentence; what stands between backquotes is code.
+struct Prose<'a>(&'a str);
+
+impl fmt::Display for Prose<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<&str> = self.0.split('`').collect();
+        for (n, part) in parts.iter().enumerate() {
+            match n % 2 == 1 && n + 1 < parts.len() {
+                true => write!(f, "<code>{}</code>", Esc(part))?,
+                false => write!(f, "{}", Esc(part))?,
             }
         }
         Ok(())
@@ -97,7 +116,7 @@ fn page(out: &mut String, doc: &Value, by_tag: &BTreeMap<&str, Vec<Call<'_>>>) -
          <p>Version {}. As a document: <a href=\"/openapi.json\">/openapi.json</a> (OpenAPI {}). \
          Where a token is needed: <code>Authorization: Bearer …</code>, made with \
          <code>provision tokens add</code>.</p></header>\n",
-        Esc(str_of(info, "description")),
+        Prose(str_of(info, "description")),
         Esc(str_of(info, "version")),
         Esc(str_of(doc, "openapi")),
     )?;
@@ -147,11 +166,11 @@ fn call(out: &mut String, doc: &Value, c: &Call<'_>) -> fmt::Result {
         "<article id=\"{}\"><h3><b class=\"{m}\">{m}</b> <code>{}</code></h3><p>{}</p>",
         Esc(str_of(c.o, "operationId")),
         Esc(c.path),
-        Esc(str_of(c.o, "summary")),
+        Prose(str_of(c.o, "summary")),
         m = Esc(c.method),
     )?;
     if !str_of(c.o, "description").is_empty() {
-        write!(out, "<p>{}</p>", Esc(str_of(c.o, "description")))?;
+        write!(out, "<p>{}</p>", Prose(str_of(c.o, "description")))?;
     }
     let parameters: Vec<&Value> = c.o["parameters"].as_array().into_iter().flatten().collect();
     if !parameters.is_empty() {
@@ -164,7 +183,7 @@ fn call(out: &mut String, doc: &Value, c: &Call<'_>) -> fmt::Result {
                 Esc(str_of(p, "name")),
                 Esc(str_of(p, "in")),
                 Type(&p["schema"]),
-                Esc(str_of(p, "description")),
+                Prose(str_of(p, "description")),
             )?;
         }
         out.push_str("</table>");
@@ -176,10 +195,14 @@ fn call(out: &mut String, doc: &Value, c: &Call<'_>) -> fmt::Result {
         json(out, "Example", media.get("example"))?;
     }
     out.push_str("<h4>Answers</h4><table><tr><th>Status<th>Meaning<th>Body</tr>");
-    let mut shown = None;
+    let (mut shown, mut refused) = (None, Vec::new());
     for (status, r) in c.o["responses"].as_object().into_iter().flatten() {
+        if r["$ref"] == PROBLEM {
+            refused.push(if status == "default" { "others" } else { status });
+            continue;
+        }
         let r = resolved(doc, r);
-        write!(out, "<tr><td>{}<td>{}<td>", Esc(status), Esc(str_of(r, "description")))?;
+        write!(out, "<tr><td>{}<td>{}<td>", Esc(status), Prose(str_of(r, "description")))?;
         for (n, (kind, media)) in r["content"].as_object().into_iter().flatten().enumerate() {
             let or = if n > 0 { ", or " } else { "" };
             write!(out, "{or}{} <small>{}</small>", Type(&media["schema"]), Esc(kind))?;
@@ -188,6 +211,12 @@ fn call(out: &mut String, doc: &Value, c: &Call<'_>) -> fmt::Result {
             }
         }
         out.push_str("</tr>");
+    }
+    if !refused.is_empty() {
+        let r = doc.pointer(PROBLEM.trim_start_matches('#')).unwrap_or(&Value::Null);
+        let body = &r["content"]["application/problem+json"]["schema"];
+        let (all, what) = (refused.join(", "), str_of(r, "description"));
+        write!(out, "<tr><td>{}<td>{}<td>{}</tr>", Esc(&all), Prose(what), Type(body))?;
     }
     out.push_str("</table>");
     json(out, "Example of an answer", shown)?;
@@ -297,7 +326,7 @@ impl fmt::Display for Type<'_> {
 /// The fields of an object, or its type in a word.
 fn schema(out: &mut String, doc: &Value, s: &Value) -> fmt::Result {
     if !str_of(s, "description").is_empty() {
-        write!(out, "<p>{}</p>", Esc(str_of(s, "description")))?;
+        write!(out, "<p>{}</p>", Prose(str_of(s, "description")))?;
     }
     if let Some(all) = s["allOf"].as_array() {
         return all.iter().try_for_each(|p| schema(out, doc, resolved(doc, p)));
@@ -315,7 +344,7 @@ fn schema(out: &mut String, doc: &Value, s: &Value) -> fmt::Result {
             "<tr><td><code>{}</code>{required}<td>{}<td>{}</tr>",
             Esc(name),
             Type(f),
-            Esc(str_of(f, "description"))
+            Prose(str_of(f, "description"))
         )?;
     }
     out.push_str("</table>");
