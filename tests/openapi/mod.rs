@@ -172,7 +172,7 @@ impl<'a> Compared<'a> {
         let (of, nf) = (Fields::of(self.old, old), Fields::of(self.new, new));
         for (name, o) in &of.all {
             let at = format!("{at}/{name}");
-            let Some(n) = nf.all.get(name.as_str()) else {
+            let Some(n) = nf.all.get(*name) else {
                 if way == Way::Answered || nf.closed {
                     self.say(&at, "is gone");
                 }
@@ -189,7 +189,7 @@ impl<'a> Compared<'a> {
             }
             self.schema(&at, o, n, way);
         }
-        for name in nf.required.iter().filter(|n| !of.all.contains_key(n)) {
+        for name in nf.required.iter().filter(|n| !of.all.contains_key(*n)) {
             if way == Way::Sent {
                 self.say(&format!("{at}/{name}"), "is required now");
             }
@@ -233,9 +233,8 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn of(doc: &'a Value, s: &'a Value) -> Self {
-        let own = s["properties"].as_object().map(|p| p.iter()).unwrap_or_default();
         let mut f = Self {
-            all: own.map(|(k, v)| (k.as_str(), v)).collect(),
+            all: object(&s["properties"]).map(|(k, v)| (k.as_str(), v)).collect(),
             required: list(&s["required"]).filter_map(Value::as_str).collect(),
             closed: s["additionalProperties"] == false,
         };
