@@ -93,7 +93,12 @@ pub fn json() -> &'static str {
     get,
     path = "/openapi.json",
     tag = "health",
-    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)),
+    responses((
+        status = 200,
+        description = "OpenAPI 3.1",
+        body = serde_json::Value,
+        example = json!({ "openapi": "3.1.0", "info": {}, "paths": {} })
+    )),
     security(())
 )]
 pub(crate) async fn document(State(_): State<Arc<Ctx>>) -> Response {

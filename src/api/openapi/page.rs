@@ -296,7 +296,7 @@ impl fmt::Display for Type<'_> {
             Value::Array(all) => all.iter().filter_map(Value::as_str).collect(),
             _ => vec!["anything"],
         };
-        f.write_str(&kinds.join(" or "))?;
+        write!(f, "{}", Esc(&kinds.join(" or ")))?;
         if let Some(format) = s["format"].as_str() {
             write!(f, " <small>{}</small>", Esc(format))?;
         }
