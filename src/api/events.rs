@@ -83,7 +83,7 @@ pub(super) async fn query<C: Clerk>(
 
 /// Events that are there already, then new ones, none missed or doubled. A
 /// reader too slow for the live channel is fed from the store again.
-fn follow<C: Clerk>(ctx: Arc<C>, q: EventQuery) -> impl Stream<Item = Event> {
+pub(crate) fn follow<C: Clerk>(ctx: Arc<C>, q: EventQuery) -> impl Stream<Item = Event> {
     struct State<C> {
         ctx: Arc<C>,
         q: EventQuery,

@@ -29,6 +29,7 @@ pub mod operations;
 pub mod power;
 pub mod problem;
 pub mod tokens;
+pub mod window;
 
 pub use caller::{Caller, LocalPeer};
 pub use clerk::{Clerk, demand};

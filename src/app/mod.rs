@@ -41,6 +41,7 @@ pub mod packages;
 pub mod peer;
 pub mod services;
 pub mod shelf;
+pub mod software;
 pub mod tokens;
 pub mod upkeep;
 
