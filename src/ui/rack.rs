@@ -31,14 +31,8 @@ pub(super) async fn page(
         all.values().cloned().collect()
     };
     let clock = (w.ctx.clock)();
-    let v = {
-        let rack = &w.ctx.rack;
-        let server = Server { store_ok: rack.store_ok(), store: rack.store().name(), clock };
-        rack_view(&w, &strangers, server, asked)
-    };
+    let r = &w.ctx.rack;
+    let server = Server { store_ok: r.store_ok(), store: r.store().name(), clock };
+    let v = rack(&r.view(), &strangers, server, asked, Time::now());
     show(&Page { f, v })
-}
-
-fn rack_view(w: &Window, strangers: &[Discovered], server: Server, asked: Asked) -> RackPage {
-    rack(&w.ctx.rack.view(), strangers, server, asked, Time::now())
 }

@@ -15,3 +15,6 @@ pub mod records;
 pub mod text;
 pub mod timeline;
 pub mod usual;
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use super::records::{self, BuildRow, OperationRow};
 use super::text::{Mark, ago, bytes, memory};
 use crate::agent::disk::{choose_disk, describe};
 use crate::lifecycle::rack::View;
-use crate::model::{Build, DiskHint, Facts, Node, NodeName, Operation, OperationKind, Time};
+use crate::model::{Build, DiskHint, Facts, Node, NodeName, Operation, Time};
 use std::sync::Arc;
 
 /// Builds and operations that are shown.
@@ -170,9 +170,4 @@ pub fn wipes(n: &Node) -> String {
 /// The newest build of a node.
 pub fn newest<'a>(v: &'a View, n: &Node) -> Option<&'a Arc<Build>> {
     v.builds.get(n.status.build.as_ref()?)
-}
-
-/// Whether the node is in the middle of an install.
-pub fn installs(o: &OperationRow) -> bool {
-    o.kind == super::alerts::kind(&OperationKind::Install)
 }

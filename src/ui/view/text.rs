@@ -220,11 +220,6 @@ impl fmt::Display for Bar {
 // Made of numbers and constants.
 impl HtmlSafe for Bar {}
 
-/// `sha256:` and twelve digits: enough to tell two apart.
-pub fn short(d: &crate::model::Digest) -> String {
-    d.short()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
