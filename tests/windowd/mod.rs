@@ -192,7 +192,7 @@ impl Answer {
 /// A browser: it keeps a cookie and follows nothing.
 #[derive(Clone)]
 pub struct Visitor {
-    http: reqwest::Client,
+    pub http: reqwest::Client,
     pub base: String,
     pub cookie: String,
 }

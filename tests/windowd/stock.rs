@@ -6,8 +6,8 @@ use provision::api::Discovered;
 use provision::image::pack::pack;
 use provision::model::node::{DiskFacts, NicFacts};
 use provision::model::{
-    Build, BuildId, BuildOutcome, ClientArch, Digest, Facts, LifeCycle, Mac, NewEvent, Node,
-    Operation, OperationId, OperationKind, OperationState, Outcome, Phase, PhaseRecord, Time,
+    Build, BuildOutcome, ClientArch, Digest, Facts, LifeCycle, Mac, NewEvent, Node, Operation,
+    OperationKind, OperationState, Outcome, Phase, PhaseRecord, Time,
 };
 use provision::store::{Batch, Expect, Store as _, kind};
 use std::collections::BTreeMap;
@@ -19,6 +19,16 @@ pub const HOSTILE: &str = "\"'><script>alert(1)</script>\u{202e}txt";
 
 fn ago(seconds: i64) -> Time {
     Time::now() - jiff::SignedDuration::from_secs(seconds)
+}
+
+/// An id as one made then would be: lists are in that order.
+fn id(prefix: &str, seconds: i64) -> String {
+    let at = u64::try_from(ago(seconds).as_millisecond()).unwrap();
+    format!("{prefix}{}", ulid::Ulid::from_parts(at, rand())).to_lowercase()
+}
+
+fn rand() -> u128 {
+    u128::from_be_bytes(provision::auth::seal::random::<16>().unwrap())
 }
 
 /// A build that began `began` seconds ago and is in `phase`, every phase
@@ -42,9 +52,9 @@ pub fn build(n: u8, outcome: BuildOutcome, began: i64, each: i64, phase: Phase) 
         at = ended;
     }
     Build {
-        id: BuildId::generate(),
+        id: id("b-", began).parse().unwrap(),
         node: spec(n).name,
-        operation: OperationId::generate(),
+        operation: id("op-", began).parse().unwrap(),
         actor: "ada".into(),
         inputs: inputs(),
         phase,
