@@ -48,7 +48,10 @@
         say("The session has ended: load the page again to log in.", true);
         return;
       }
-      if (!r.ok) throw new Error(r.status);
+      if (!r.ok) {
+        say("This page cannot be had now (" + r.status + "): load it again to see why.", true);
+        return;
+      }
       const page = new DOMParser().parseFromString(await r.text(), "text/html");
       for (const now of document.querySelectorAll("[data-live]")) {
         const next = page.getElementById(now.id);
