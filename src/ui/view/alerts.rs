@@ -42,8 +42,8 @@ pub struct Server<'a> {
     pub clock: Option<bool>,
 }
 
-/// All that needs somebody: the server, what failed, what waits, what is slow;
-/// of each the longest first.
+/// All that needs somebody: the server, what failed, what waits; of each the
+/// longest first.
 pub fn alerts(v: &View, server: Server, usual: &Usual, now: Time) -> Vec<Alert> {
     let mut out = of_server(server);
     let mut stuck: Vec<(u8, Time, Alert)> = Vec::new();
@@ -52,10 +52,7 @@ pub fn alerts(v: &View, server: Server, usual: &Usual, now: Time) -> Vec<Alert> 
         if let Some((order, since, (mark, what, why))) = match (n.status.life, build) {
             (LifeCycle::Failed, b) => Some(failed(b, n.status.reason.as_deref(), now)),
             (_, Some(b)) if b.outcome == BuildOutcome::Running => {
-                running(b, usual, now).map(|(since, a)| {
-                    // What waits for somebody is before what is only slow.
-                    (if a.0 == Mark::STUCK { 1 } else { 2 }, since, a)
-                })
+                running(b, usual, now).map(|(since, a)| (1, since, a))
             }
             _ => None,
         } {
@@ -129,8 +126,7 @@ fn running(b: &Build, usual: &Usual, now: Time) -> Option<(Time, Told)> {
         _ => format!("it is given up in {}", took(left)),
     };
     let usually = usual.phase(b, p.phase);
-    if let Some(question) = &b.question {
-        let why = format!("it asks: {question}");
+    if b.question.is_some() {
         let what = format!("the installer asks and waits in phase {}; {given_up}", p.phase);
         return Some((p.started, (Mark::STUCK, what, why)));
     }
