@@ -2,6 +2,8 @@
 # make demo   from a fresh machine to a node installed by network
 # make bench  side by side with the peers
 # make test-chains  boot chains with real firmware
+# make test-schema  both servers against their OpenAPI documents (schemathesis, five minutes)
+# make test-ui      the operator's window in a real browser
 # make test-registry-full  the registry with 5 GiB layers and for ten minutes
 
 SHELL := /bin/bash
@@ -16,7 +18,7 @@ BIN := $(abspath $(or $(CARGO_TARGET_DIR),target)/release)
 AGENT := $(abspath $(or $(CARGO_TARGET_DIR),target)/agent/provision-agent)
 export PROVISION_AGENT := $(AGENT)
 
-.PHONY: test test-registry-full test-installers test-chains demo bench release deps build agent image lint unit e2e fuzz clean-lab
+.PHONY: test test-schema test-ui test-registry-full test-installers test-chains demo bench release deps build agent image lint unit e2e fuzz clean-lab
 
 test: deps lint build image unit e2e
 	@echo "== all tests passed"
@@ -69,6 +71,11 @@ test-chains: build image
 	@echo "== boot chains"
 	cargo test $(FAST) --test e2e_chains -- --test-threads=1 --nocapture
 
+# What the OpenAPI documents promise, asked with thousands of made-up requests.
+test-schema: deps build
+	@echo "== schemathesis"
+	scripts/schemathesis.sh $(BIN)
+
 demo: deps build
 	@PROVISION_AGENT=$(AGENT) $(BIN)/provision lab demo --firmware $(FIRMWARE)
 
@@ -83,6 +90,19 @@ test-registry-full: deps
 test-installers: deps build
 	@echo "== installers, in full"
 	PROVISION_AGENT=$(AGENT) cargo test $(FAST) --test e2e_installers -- --test-threads=1 --nocapture
+
+# The operator's window in Debian's chromium, with axe: a person's way through
+# it, screenshots in TMPDIR/provision-ui. Driver and axe in the cache, once.
+UI_MODULES ?= $(HOME)/.cache/provision/ui
+test-ui: deps
+	@echo "== the operator's window, in a browser"
+	command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium fonts-dejavu-core
+	command -v npm >/dev/null || apt-get install -y --no-install-recommends nodejs npm
+	mkdir -p $(UI_MODULES)
+	[ -e $(UI_MODULES)/package.json ] || echo '{"private":true}' > $(UI_MODULES)/package.json
+	npm install --prefix $(UI_MODULES) --ignore-scripts --no-audit --no-fund --silent \
+	  playwright-core@1.56.1 axe-core@4.14.1
+	UI_MODULES=$(UI_MODULES) cargo test $(FAST) --test ui_browser -- --ignored --nocapture
 
 bench: build
 	@for b in benches/*.sh; do echo "== $$b"; $$b; done

@@ -18,8 +18,8 @@
 //!    [`registry`]: an OCI registry, to be mounted by a server. [`ingest`]:
 //!    from a folder or git repository to a built, signed image in it.
 //!    [`metrics`]: how well all of it is delivered, from the event log.
-//! 6. [`api`], [`cli`], [`client`]: how people and programs ask. [`lab`]: the
-//!    virtual rack.
+//! 6. [`api`], [`ui`], [`cli`], [`client`]: how people and programs ask.
+//!    [`lab`]: the virtual rack.
 //! 7. [`app`]: the daemons, put together.
 
 pub mod agent;
@@ -51,3 +51,4 @@ pub mod template;
 pub mod tftp;
 pub mod time;
 pub mod tls;
+pub mod ui;

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::desk::{Flaky, Gated, name, order, rack, stocked, until};
+use common::desk::{Flaky, Gated, ada, name, order, rack, stocked, until};
 use provision::lifecycle::{Input, Rack};
 use provision::model::{Build, NewEvent, OperationKind, OperationState, Outcome, Phase, Time};
 use provision::store::{Batch, Expect, State, Store, kind};
@@ -116,7 +116,7 @@ async fn an_outage_can_be_read_in_every_running_operation_and_goes_away() {
     let install = build(&rack).operation.clone();
     let begun = NewEvent::new(Time::now(), "ada", "power.off", Outcome::Info);
     let power = rack
-        .begin(OperationKind::Power, Some(&name("node02")), "ada", begun.clone())
+        .begin(OperationKind::Power, Some(&name("node02")), &ada(), begun.clone())
         .await
         .unwrap()
         .id;

@@ -380,3 +380,12 @@ fn a_debian_13_with_docker_is_installed_where_there_is_no_uplink() {
     });
     alone.join().unwrap();
 }
+
+#[test]
+fn no_mirror_is_made_for_an_installer_that_would_not_believe_it() {
+    let (a, dir) = (Archive::whole(), tempfile::tempdir().unwrap());
+    let r = request(dir.path(), &a, image(dir.path(), &a));
+    let other = MirrorRequest { key: dir.path().join("other.key"), ..r };
+    let e = mirror::build_mirror(&other, &mut Silent).unwrap_err().to_string();
+    assert!(e.contains("believes the key") && e.contains("images add"), "{e}");
+}

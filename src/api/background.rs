@@ -32,7 +32,7 @@ where
 {
     let (about, name) = what.about;
     let event = |o| NewEvent::new(Time::now(), &caller.name, what.event, o).with(about, &name);
-    let o = ctx.rack.begin(what.kind, None, &caller.name, event(Outcome::Info)).await?;
+    let o = ctx.rack.begin(what.kind, None, &caller.asker(), event(Outcome::Info)).await?;
     let (id, rack) = (o.id.clone(), ctx.rack.clone());
     let (reporting, progress_id) = (rack.clone(), id.clone());
     let progress: Report =

@@ -1,26 +1,80 @@
 //! `/v1/builds`: the record of how each node came to be.
 
-use super::filter::OfNode;
+use super::filter::{Limit, Paged, Part, node_of};
+use super::problem::{Path, Query};
 use super::{Caller, Ctx, List, Problem};
 use crate::lifecycle::explain::{Explanation, explain};
-use crate::model::{Build, BuildId, NodeName, Time};
-use crate::store::{EventQuery, kind};
+use crate::model::{Build, BuildId, BuildOutcome, Digest, Name, NodeName, Time};
+use crate::store::{Doc, EventQuery, kind};
 use axum::Json as Out;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Which builds; all conditions hold together.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Wanted {
+    /// Name or address of a node.
+    node: Option<String>,
+    /// How they ended.
+    outcome: Option<BuildOutcome>,
+    /// With this profile.
+    profile: Option<Name>,
+    /// With this image.
+    image: Option<Name>,
+    /// At most so many in one answer, 50 when left out, never more than 1000.
+    #[param(value_type = Option<u64>, minimum = 1, maximum = 1_000_000)]
+    limit: Option<Limit>,
+    /// Where the last answer ended: its `next`.
+    next: Option<String>,
+}
+
+/// A text that was rendered for a build, such as a preseed file; the build's
+/// token is left out of it.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Rendering {
+    /// When it was asked for.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Time,
+    /// File name, such as `preseed.cfg`.
+    #[schema(example = "preseed.cfg")]
+    pub file: String,
+    /// The text.
+    pub text: String,
+    /// Digests of the templates it was made from, by file name.
+    pub templates: BTreeMap<String, Digest>,
+}
+
+/// Builds, newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/builds",
+    tag = "builds",
+    params(Wanted),
+    responses((status = 200, description = "Builds", body = Paged<Build>))
+)]
 pub(super) async fn list(
     _: Caller,
     State(ctx): State<Arc<Ctx>>,
-    Query(f): Query<OfNode>,
-) -> Result<Out<List<Build>>, Problem> {
+    Query(w): Query<Wanted>,
+) -> Result<Out<Paged<Build>>, Problem> {
+    let part = Part::of("builds", w.limit, w.next.as_deref(), 50)?;
     let v = ctx.rack.view();
-    let items = f.newest(&v.inventory, v.builds.values(), |b| Some(&b.node))?;
-    Ok(Out(List { items }))
+    let node = node_of(w.node.as_deref(), &v.inventory, v.builds.values().map(|b| &b.node))?;
+    let fits = |b: &&Arc<Build>| {
+        node.as_ref().is_none_or(|n| b.node.as_str() == n)
+            && w.outcome.is_none_or(|o| b.outcome == o)
+            && w.profile.as_ref().is_none_or(|p| b.inputs.profile == *p)
+            && w.image.as_ref().is_none_or(|i| b.inputs.image == *i)
+    };
+    let all = v.builds.values().rev().filter(fits);
+    Ok(Out(part.take(all, |b| b.id.as_str(), |id, last| id < last)))
 }
 
 fn find(ctx: &Ctx, id: &str) -> Result<Arc<Build>, Problem> {
@@ -29,6 +83,14 @@ fn find(ctx: &Ctx, id: &str) -> Result<Arc<Build>, Problem> {
     ctx.rack.view().builds.get(&id).cloned().ok_or_else(unknown)
 }
 
+/// One build: inputs, phases with their times, outcome.
+#[utoipa::path(
+    get,
+    path = "/v1/builds/{id}",
+    tag = "builds",
+    params(("id" = BuildId, Path, description = "Build")),
+    responses((status = 200, description = "The build", body = Build))
+)]
 pub(super) async fn show(
     _: Caller,
     State(ctx): State<Arc<Ctx>>,
@@ -37,6 +99,14 @@ pub(super) async fn show(
     Ok(Out((*find(&ctx, &id)?).clone()))
 }
 
+/// A build's story on one timeline, and what it waits for.
+#[utoipa::path(
+    get,
+    path = "/v1/builds/{id}/explain",
+    tag = "builds",
+    params(("id" = BuildId, Path, description = "Build")),
+    responses((status = 200, description = "The story", body = Explanation))
+)]
 pub(super) async fn explain_build(
     _: Caller,
     State(ctx): State<Arc<Ctx>>,
@@ -46,6 +116,14 @@ pub(super) async fn explain_build(
     tell(&ctx, &build).await
 }
 
+/// The story of a node's last build.
+#[utoipa::path(
+    get,
+    path = "/v1/nodes/{n}/explain",
+    tag = "nodes",
+    params(("n" = String, Path, description = "Name or address of the node", example = "node01")),
+    responses((status = 200, description = "The story", body = Explanation))
+)]
 pub(super) async fn explain_node(
     _: Caller,
     State(ctx): State<Arc<Ctx>>,
@@ -74,6 +152,14 @@ async fn tell(ctx: &Ctx, build: &Build) -> Result<Out<Explanation>, Problem> {
     Ok(Out(explain(build.clone(), &events, Time::now())))
 }
 
+/// The installer's log of a build; empty when there is none.
+#[utoipa::path(
+    get,
+    path = "/v1/builds/{id}/log",
+    tag = "builds",
+    params(("id" = BuildId, Path, description = "Build")),
+    responses((status = 200, description = "The log", body = String, content_type = "text/plain"))
+)]
 pub(super) async fn log(
     _: Caller,
     State(ctx): State<Arc<Ctx>>,
@@ -92,14 +178,25 @@ pub(super) async fn log(
 }
 
 /// The texts that were rendered for a build, each with its time.
+#[utoipa::path(
+    get,
+    path = "/v1/builds/{id}/files",
+    tag = "builds",
+    params(("id" = BuildId, Path, description = "Build")),
+    responses((status = 200, description = "Texts, in order", body = List<Rendering>))
+)]
 pub(super) async fn files(
     _: Caller,
     State(ctx): State<Arc<Ctx>>,
     Path(id): Path<String>,
-) -> Result<Out<List<Value>>, Problem> {
+) -> Result<Out<List<Rendering>>, Problem> {
     let build = find(&ctx, &id)?;
     let prefix = format!("{}/", build.id);
     let all = ctx.rack.store().list(kind::RENDERING).await?;
-    let own = all.into_iter().filter(|d| d.key.starts_with(&prefix)).map(|d| d.value);
-    Ok(Out(List { items: own.collect() }))
+    let own = all.into_iter().filter(|d| d.key.starts_with(&prefix));
+    let read = |d: Doc| {
+        let fault = |e| Problem::internal(format!("rendering {:?}: {e}", d.key));
+        serde_json::from_value(d.value).map_err(fault)
+    };
+    Ok(Out(List { items: own.map(read).collect::<Result<_, _>>()? }))
 }

@@ -1,5 +1,6 @@
 //! What both servers' resources share: tokens, the record, and who may ask.
 
+use super::caller::Refusals;
 use super::{Caller, Problem};
 use crate::auth::{Role, TokenRecord};
 use crate::model::{Digest, Event, NewEvent, NodeName, Outcome, Time};
@@ -15,6 +16,8 @@ use tokio::sync::broadcast;
 pub trait Clerk: Send + Sync + 'static {
     /// Tokens by digest.
     fn tokens(&self) -> &RwLock<HashMap<Digest, TokenRecord>>;
+    /// What was refused lately, and how much each token asks.
+    fn refusals(&self) -> &Refusals;
     /// Where the record is read.
     fn store(&self) -> &dyn Store;
     /// Writes, and tells those who follow the record.

@@ -23,8 +23,16 @@ const USUAL: &str = "30d";
 #[into_params(parameter_in = Query)]
 pub struct Wanted {
     /// A time, or how long ago: `30d`.
+    #[param(
+        example = "30d",
+        pattern = "^([1-9][0-9]{0,2}[smhd]|20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3])(:[0-5][0-9]){2}Z)$"
+    )]
     since: Option<String>,
     /// The same; now, if not given.
+    #[param(
+        example = "1h",
+        pattern = "^([1-9][0-9]{0,2}[smhd]|20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3])(:[0-5][0-9]){2}Z)$"
+    )]
     until: Option<String>,
 }
 
@@ -43,9 +51,12 @@ pub struct Numbers<T> {
 
 fn window(w: &Wanted, now: Time) -> Result<Window, Problem> {
     let since = parse_since(w.since.as_deref().unwrap_or(USUAL), now)?;
-    let until = w.until.as_deref().map_or(Ok(now), |u| parse_since(u, now))?;
+    let until = w.until.as_deref().map_or(Ok(now), |u| parse_since(u, now));
+    let until = until.map_err(|p| Problem { field: Some("until".into()), ..p })?;
     if since >= until {
-        return Err(Problem::bad(format!("since ({since}) must be before until ({until})")));
+        return Err(
+            Problem::unfit(format!("since ({since}) must be before until ({until})")).at("since")
+        );
     }
     Ok(Window { since, until })
 }

@@ -1,8 +1,9 @@
 //! `/v1/events`: the log, as a list or as a stream (Server-Sent Events).
 
-use super::problem::Query;
-use super::{Caller, Clerk, List, Problem};
-use crate::model::{Event, Time};
+use super::filter::{Limit, Paged, cursor, place};
+use super::problem::{Query, Whole};
+use super::{Caller, Clerk, Problem};
+use crate::model::{Event, Outcome, Time};
 use crate::store::{ChainReport, EventQuery, verify_chain};
 use axum::Json as Out;
 use axum::extract::State;
@@ -18,14 +19,47 @@ use tokio::sync::broadcast::error::RecvError;
 /// No event comes after this: stores count with a sign.
 const LAST: u64 = i64::MAX.unsigned_abs();
 
+/// Most events in one answer.
+const MOST: usize = 10_000;
+
+/// Which events; all conditions hold together.
 #[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Filter {
+    /// Name or address of the node they are about; the record of a node that
+    /// was removed stays.
+    #[param(max_length = 63, pattern = "^([0-9][0-9-]*)?[a-z]([a-z0-9-]*[a-z0-9])?$")]
     node: Option<String>,
+    /// At or after a time (RFC 3339), or how long ago: `90s`, `2h`, `7d`.
+    #[param(
+        example = "7d",
+        pattern = "^([1-9][0-9]{0,2}[smhd]|20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3])(:[0-5][0-9]){2}Z)$"
+    )]
     since: Option<String>,
+    /// Actions that begin so: `power.`.
+    #[param(example = "power.")]
     action: Option<String>,
-    after: Option<u64>,
-    limit: Option<usize>,
+    /// How they ended.
+    outcome: Option<Outcome>,
+    /// After the event with this number; 0 reads from the beginning. Without
+    /// it the newest are given.
+    #[param(value_type = Option<u64>, minimum = 0, maximum = 9_007_199_254_740_991u64)]
+    after: Option<Whole>,
+    /// The same place, as the last answer called it: its `next`.
+    next: Option<String>,
+    /// At most so many in one answer, 1000 when left out, never more than
+    /// 10000.
+    #[param(value_type = Option<u64>, minimum = 1, maximum = 1_000_000)]
+    limit: Option<Limit>,
+}
+
+/// What the record is called in a cursor.
+const LIST: &str = "events";
+
+fn after_event(next: &str) -> Result<u64, Problem> {
+    let key = place(LIST, next)?;
+    key.parse().map_err(|_| Problem::unfit("parameter next: no event has this number").at("next"))
 }
 
 /// A point in time (RFC 3339), or how long ago (`90s`, `2h`, `1h30m`, `7d`).
@@ -41,16 +75,24 @@ pub fn parse_since(text: &str, now: Time) -> Result<Time, Problem> {
         Problem::bad(format!(
             "since={text:?} is neither a time like 2026-11-21T09:00:00Z nor a span like 2h or 7d"
         ))
+        .at("since")
     })
 }
 
 /// The record, newest last; with `Accept: text/event-stream` as it grows.
+///
+/// As a stream each event has its number as id: sent back as `Last-Event-ID`
+/// it goes on there, with nothing missed or doubled.
 #[utoipa::path(
     get,
     path = "/v1/events",
     tag = "record",
     params(Filter),
-    responses((status = 200, description = "Events", body = List<Event>))
+    responses((
+        status = 200,
+        description = "Events",
+        content((Paged<Event> = "application/json"), (String = "text/event-stream"))
+    ))
 )]
 pub(super) async fn query<C: Clerk>(
     _: Caller,
@@ -58,18 +100,24 @@ pub(super) async fn query<C: Clerk>(
     Query(f): Query<Filter>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let node = f.node.as_deref().map(|n| ctx.node(n)).transpose()?;
+    let node = f.node.as_deref().map(|n| ctx.node(n)).transpose();
+    let node = node.map_err(|p| p.at("node"))?;
     let since = f.since.as_deref().map(|s| parse_since(s, Time::now())).transpose()?;
+    let next = f.next.as_deref().map(after_event).transpose()?;
     let mut q = EventQuery {
-        after: f.after.map(|a| a.min(LAST)),
+        after: next.or(f.after.map(|a| a.0)).map(|a| a.min(LAST)),
         node,
         since,
         action: f.action,
-        limit: f.limit.unwrap_or(1000).min(10_000),
+        outcome: f.outcome,
+        limit: f.limit.map_or(1000, |l| l.0).min(MOST),
     };
     let accepts = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or_default();
     if !accepts.contains("text/event-stream") {
-        return Ok(Out(List { items: ctx.store().query(&q).await? }).into_response());
+        let items = ctx.store().query(&q).await?;
+        let last = items.last().filter(|_| q.after.is_some() && items.len() == q.limit);
+        let next = last.map(|e| cursor(LIST, &e.seq.to_string()));
+        return Ok(Out(Paged { items, next }).into_response());
     }
     let last = headers.get("last-event-id").and_then(|v| v.to_str().ok()?.parse().ok());
     q.after = last.or(q.after).map(|a: u64| a.min(LAST));
@@ -83,7 +131,7 @@ pub(super) async fn query<C: Clerk>(
 
 /// Events that are there already, then new ones, none missed or doubled. A
 /// reader too slow for the live channel is fed from the store again.
-fn follow<C: Clerk>(ctx: Arc<C>, q: EventQuery) -> impl Stream<Item = Event> {
+pub(crate) fn follow<C: Clerk>(ctx: Arc<C>, q: EventQuery) -> impl Stream<Item = Event> {
     struct State<C> {
         ctx: Arc<C>,
         q: EventQuery,

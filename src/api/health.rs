@@ -12,6 +12,13 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The process runs.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "health",
+    responses((status = 200, description = "ok", body = String, content_type = "text/plain")),
+    security(())
+)]
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
@@ -27,6 +34,19 @@ pub fn waiting(why: Arc<Mutex<String>>) -> Router {
 }
 
 /// It can do its work: the store takes writes.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "health",
+    responses((status = 200, description = "ready", body = String, content_type = "text/plain"),
+        (
+            status = 503,
+            description = "Why not",
+            body = Problem,
+            content_type = "application/problem+json"
+        )),
+    security(())
+)]
 pub(super) async fn readyz(State(ctx): State<Arc<Ctx>>) -> Result<&'static str, Problem> {
     match ctx.rack.store().health().await {
         Ok(()) => Ok("ready\n"),
@@ -38,6 +58,13 @@ pub(super) async fn readyz(State(ctx): State<Arc<Ctx>>) -> Result<&'static str, 
 }
 
 /// Numbers for Prometheus (text format 0.0.4).
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "health",
+    responses((status = 200, description = "Text format 0.0.4", body = String, content_type = "text/plain")),
+    security(())
+)]
 pub(super) async fn metrics(State(ctx): State<Arc<Ctx>>) -> Response {
     let mut out = String::new();
     let mut lives: BTreeMap<String, u64> = BTreeMap::new();

@@ -1,20 +1,25 @@
 //! `/v1/images` and `/v1/profiles`.
 
 use super::background::{Work, start};
-use super::problem::Json;
-use super::{Caller, Ctx, List, Problem, demand};
+use super::problem::{Json, Path};
+use super::{Caller, Ctx, Problem, demand};
 use crate::auth::Role;
-use crate::image::Image;
-use crate::model::{Name, Operation, OperationKind};
+use crate::image::{Image, ImageFault, Installer, Provenance};
+use crate::model::{Digest, Method, Name, Operation, OperationKind};
+use crate::profile::ProfileFault;
 use axum::Json as Out;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Boot loaders that firmware with Secure Boot starts.
+const SIGNED: [&str; 2] = ["shimx64.efi", "grubx64.efi"];
+
 /// What to bake while building an image.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BuildImage {
     /// Profiles to apply ahead of time.
@@ -23,7 +28,7 @@ pub struct BuildImage {
 }
 
 /// Which installer to add as an image.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddImage {
     /// Release, such as `debian-13`.
@@ -38,41 +43,126 @@ fn yes() -> bool {
     true
 }
 
-fn shown(i: &Image) -> Value {
+/// An image.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ShownImage {
+    /// Name.
+    pub name: Name,
+    /// Digest of its description, which names every file's digest.
+    pub digest: Digest,
+    /// Distribution.
+    #[schema(example = "debian")]
+    pub os: String,
+    /// Release.
+    #[schema(example = "12")]
+    pub release: String,
+    /// Point release or build.
+    #[schema(example = "12.11")]
+    pub version: String,
+    /// How it gets onto a disk.
+    pub method: Method,
+    /// Release of its kernel.
+    #[schema(example = "6.1.0-35-amd64")]
+    pub kernel: String,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// It has boot loaders that start under Secure Boot.
+    pub signed_loaders: bool,
+    /// Packages in it.
+    pub packages: u32,
+    /// What it was made from.
+    pub provenance: Provenance,
+    /// The distribution's installer, where that makes the node.
+    pub installer: Option<Installer>,
+    /// Digests of the profiles that were applied ahead of time, by name.
+    pub baked: BTreeMap<Name, Digest>,
+}
+
+/// Something in a directory that cannot be used.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Fault {
+    /// Its name.
+    pub name: Name,
+    /// Why.
+    pub reason: String,
+}
+
+/// What there is, and what cannot be used.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Shelf<T> {
+    /// The things.
+    pub items: Vec<T>,
+    /// Those that cannot be used.
+    pub faults: Vec<Fault>,
+}
+
+fn shown(i: &Image) -> ShownImage {
     let d = &i.description;
-    let signed = ["shimx64.efi", "grubx64.efi"].iter().all(|f| d.files.contains_key(*f));
-    let bytes: u64 = d.files.values().map(|f| f.size).sum();
-    json!({
-        "name": i.name, "digest": i.digest, "os": d.os, "release": d.release,
-        "version": d.version, "method": d.method, "kernel": d.kernel, "bytes": bytes,
+    let baked = i.baked.iter().map(|(p, b)| (p.clone(), b.description.profile_digest));
+    ShownImage {
+        name: i.name.clone(),
+        digest: i.digest,
+        os: d.os.clone(),
+        release: d.release.clone(),
+        version: d.version.clone(),
+        method: d.method,
+        kernel: d.kernel.clone(),
+        bytes: d.files.values().map(|f| f.size).sum(),
         // Installed nodes, and the network, start it under Secure Boot.
-        "signed_loaders": signed,
-        "packages": d.provenance.package_count, "provenance": d.provenance,
-        "installer": d.installer,
-        "baked": i
-            .baked
-            .iter()
-            .map(|(p, b)| (p.to_string(), json!(b.description.profile_digest)))
-            .collect::<serde_json::Map<_, _>>(),
-    })
+        signed_loaders: SIGNED.iter().all(|f| d.files.contains_key(*f)),
+        packages: d.provenance.package_count,
+        provenance: d.provenance.clone(),
+        installer: d.installer.clone(),
+        baked: baked.collect(),
+    }
 }
 
-pub(super) async fn list(_: Caller, State(ctx): State<Arc<Ctx>>) -> Result<Out<Value>, Problem> {
+fn named(text: &str) -> Result<Name, Problem> {
+    text.parse().map_err(|e| Problem::bad(format!("{e}")).at("name"))
+}
+
+/// All images.
+#[utoipa::path(
+    get,
+    path = "/v1/images",
+    tag = "images",
+    responses((status = 200, description = "Images", body = Shelf<ShownImage>))
+)]
+pub(super) async fn list(
+    _: Caller,
+    State(ctx): State<Arc<Ctx>>,
+) -> Result<Out<Shelf<ShownImage>>, Problem> {
     let (good, bad) = ctx.images.list()?;
-    let faults: Vec<Value> =
-        bad.iter().map(|f| json!({ "name": f.name, "reason": f.error.to_string() })).collect();
-    Ok(Out(json!({ "items": good.iter().map(shown).collect::<Vec<_>>(), "faults": faults })))
+    let fault = |f: ImageFault| Fault { reason: f.error.to_string(), name: f.name };
+    let faults = bad.into_iter().map(fault).collect();
+    Ok(Out(Shelf { items: good.iter().map(shown).collect(), faults }))
 }
 
+/// One image.
+#[utoipa::path(
+    get,
+    path = "/v1/images/{name}",
+    tag = "images",
+    params(("name" = Name, Path, description = "Name of the image")),
+    responses((status = 200, description = "The image", body = ShownImage))
+)]
 pub(super) async fn show(
     _: Caller,
     State(ctx): State<Arc<Ctx>>,
     Path(name): Path<String>,
-) -> Result<Out<Value>, Problem> {
-    let name: Name = name.parse().map_err(|e| Problem::bad(format!("{e}")))?;
-    Ok(Out(shown(&ctx.images.get(&name)?)))
+) -> Result<Out<ShownImage>, Problem> {
+    Ok(Out(shown(&ctx.images.get(&named(&name)?)?)))
 }
 
+/// Builds an image, with profiles baked in.
+#[utoipa::path(
+    post,
+    path = "/v1/images/{name}/build",
+    tag = "images",
+    params(("name" = Name, Path, description = "A release that images are made of", example = "debian-12")),
+    request_body(content = BuildImage, example = json!({ "bake": ["docker"] })),
+    responses((status = 202, description = "An operation to watch", body = Operation))
+)]
 pub(super) async fn build(
     caller: Caller,
     State(ctx): State<Arc<Ctx>>,
@@ -80,9 +170,9 @@ pub(super) async fn build(
     Json(b): Json<BuildImage>,
 ) -> Result<(StatusCode, Out<Operation>), Problem> {
     demand(&*ctx, &caller, Role::Operate, "building an image").await?;
-    let name: Name = name.parse().map_err(|e| Problem::bad(format!("{e}")))?;
-    for p in &b.bake {
-        ctx.profiles.get(p)?;
+    let name = named(&name)?;
+    for (n, p) in b.bake.iter().enumerate() {
+        ctx.profiles.get(p).map_err(|e| Problem::from(e).at(format!("/bake/{n}")))?;
     }
     let builder = ctx.builder.clone();
     let what = Work {
@@ -96,6 +186,15 @@ pub(super) async fn build(
     .await
 }
 
+/// Adds a distribution's own installer as an image.
+#[utoipa::path(
+    post,
+    path = "/v1/images/{name}/add",
+    tag = "images",
+    params(("name" = Name, Path, description = "What to call it", example = "debian-13-installer")),
+    request_body(content = AddImage, example = json!({ "release": "debian-13" })),
+    responses((status = 202, description = "An operation to watch", body = Operation))
+)]
 pub(super) async fn add(
     caller: Caller,
     State(ctx): State<Arc<Ctx>>,
@@ -103,11 +202,11 @@ pub(super) async fn add(
     Json(b): Json<AddImage>,
 ) -> Result<(StatusCode, Out<Operation>), Problem> {
     demand(&*ctx, &caller, Role::Operate, "adding an image").await?;
-    let name: Name = name.parse().map_err(|e| Problem::bad(format!("{e}")))?;
+    let name = named(&name)?;
     if crate::image::recipe::find(b.release.as_str()).is_none() {
         let known = crate::image::recipe::RECIPES.map(|r| r.name).join(", ");
         let text = format!("no installer of '{}' is known; there are {known}", b.release);
-        return Err(Problem::bad(text));
+        return Err(Problem::unfit(text).at("/release"));
     }
     let builder = ctx.builder.clone();
     let what = Work {
@@ -122,7 +221,7 @@ pub(super) async fn add(
 }
 
 /// A profile as listed.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ProfileShown {
     /// Name.
     pub name: Name,
@@ -138,25 +237,26 @@ pub struct ProfileShown {
     pub services: Vec<String>,
 }
 
+/// All profiles.
+#[utoipa::path(
+    get,
+    path = "/v1/profiles",
+    tag = "images",
+    responses((status = 200, description = "Profiles", body = Shelf<ProfileShown>))
+)]
 pub(super) async fn profiles(
     _: Caller,
     State(ctx): State<Arc<Ctx>>,
-) -> Result<Out<Value>, Problem> {
+) -> Result<Out<Shelf<ProfileShown>>, Problem> {
     let (good, bad) = ctx.profiles.list()?;
-    let items: List<ProfileShown> = List {
-        items: good
-            .into_iter()
-            .map(|p| ProfileShown {
-                services: p.scripts.iter().map(|s| s.name.clone()).collect(),
-                name: p.name,
-                description: p.description,
-                digest: p.digest,
-                needs: p.needs,
-                offers: p.offers,
-            })
-            .collect(),
-    };
-    let faults: Vec<Value> =
-        bad.iter().map(|f| json!({ "name": f.name, "reason": f.error.to_string() })).collect();
-    Ok(Out(json!({ "items": items.items, "faults": faults })))
+    let items = good.into_iter().map(|p| ProfileShown {
+        services: p.scripts.iter().map(|s| s.name.clone()).collect(),
+        name: p.name,
+        description: p.description,
+        digest: p.digest,
+        needs: p.needs,
+        offers: p.offers,
+    });
+    let fault = |f: ProfileFault| Fault { reason: f.error.to_string(), name: f.name };
+    Ok(Out(Shelf { items: items.collect(), faults: bad.into_iter().map(fault).collect() }))
 }

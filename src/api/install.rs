@@ -1,7 +1,7 @@
 //! `POST /v1/nodes/{n}/install`: checks that image and profile exist and fit
 //! before anything is powered, and fixes the plan.
 
-use super::problem::Json;
+use super::problem::{Json, Path};
 use super::{Caller, Ctx, Problem, demand};
 use crate::auth::Role;
 use crate::image::{Image, sources};
@@ -11,12 +11,13 @@ use crate::model::plan::{
     InstallPlan, InstallerPlan, NetworkPlan, RegistryPlan, RootfsPlan, UserPlan,
 };
 use crate::model::{
-    BuildInputs, Method, MirrorUsed, Name, NewEvent, Node, Operation, Outcome, Time,
+    Asker, BuildInputs, Method, MirrorUsed, Name, NewEvent, Node, Operation, OperationId, Outcome,
+    Time,
 };
 use crate::preseed::Release;
 use crate::profile::Profile;
 use axum::Json as Out;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,29 +25,43 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The body of an install.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InstallRequest {
     /// Profile.
+    #[schema(value_type = Name)]
     #[serde(rename = "type", alias = "profile")]
     pub profile: String,
     /// Image; the configured one when left out.
+    #[schema(value_type = Option<Name>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Mirror to take all packages from, for an image of an installer; the
     /// archives, through the cache, when left out.
+    #[schema(value_type = Option<Name>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<String>,
 }
 
+/// Installs a node: its disk is wiped.
+#[utoipa::path(
+    post,
+    path = "/v1/nodes/{n}/install",
+    tag = "nodes",
+    params(("n" = String, Path, description = "Name or address of the node", example = "node01")),
+    request_body(content = InstallRequest, example = json!({
+        "type": "docker", "image": "debian-12"
+    })),
+    responses((status = 202, description = "An operation to watch", body = Operation))
+)]
 pub(super) async fn install(
     caller: Caller,
     State(ctx): State<Arc<Ctx>>,
     Path(n): Path<String>,
     Json(r): Json<InstallRequest>,
 ) -> Result<(StatusCode, Out<Operation>), Problem> {
-    demand(&*ctx, &caller, Role::Operate, "installing").await?;
-    match order(&ctx, &caller, &n, &r).await {
+    demand(&*ctx, &caller, Role::Controller, "installing").await?;
+    match order(&ctx, (&caller.asker(), None), &n, &r).await {
         Ok(order) => {
             let o = ctx.rack.install(order).await?;
             Ok((StatusCode::ACCEPTED, Out(o)))
@@ -63,20 +78,23 @@ pub(super) async fn install(
     }
 }
 
-async fn order(
+/// Checks, and fixes the plan; `parent` is the operation it is a part of.
+pub(crate) async fn order(
     ctx: &Arc<Ctx>,
-    caller: &Caller,
+    (asker, parent): (&Asker, Option<&OperationId>),
     n: &str,
     r: &InstallRequest,
 ) -> Result<InstallOrder, Problem> {
     let node = (**ctx.rack.view().inventory.find(n)?).clone();
-    let profile_name: Name = r.profile.parse().map_err(|e| Problem::bad(format!("{e}")))?;
+    let named =
+        |text: &str, field| text.parse::<Name>().map_err(|e| Problem::bad(e.to_string()).at(field));
+    let profile_name = named(&r.profile, "/type")?;
     let image_name: Name = match &r.image {
-        Some(i) => i.parse().map_err(|e| Problem::bad(format!("{e}")))?,
+        Some(i) => named(i, "/image")?,
         None => ctx.config.install.image.clone(),
     };
     let mirror_name: Option<Name> = match &r.mirror {
-        Some(m) => Some(m.parse().map_err(|e| Problem::bad(format!("{e}")))?),
+        Some(m) => Some(named(m, "/mirror")?),
         None => None,
     };
     let (images, profiles, dir) =
@@ -84,9 +102,12 @@ async fn order(
     let mirrors = ctx.mirrors.shelf().clone();
     let read = tokio::task::spawn_blocking(move || {
         Ok::<_, Problem>((
-            profiles.get(&profile_name)?,
-            images.get(&image_name)?,
-            mirror_name.map(|m| mirrors.get(&m)).transpose()?,
+            profiles.get(&profile_name).map_err(|e| Problem::from(e).at("/type"))?,
+            images.get(&image_name).map_err(|e| Problem::from(e).at("/image"))?,
+            mirror_name
+                .map(|m| mirrors.get(&m))
+                .transpose()
+                .map_err(|e| Problem::from(e).at("/mirror"))?,
             config_commit(dir),
         ))
     });
@@ -147,7 +168,8 @@ async fn order(
     }
     Ok(InstallOrder {
         node: node.spec,
-        actor: caller.name.clone(),
+        asker: asker.clone(),
+        parent: parent.cloned(),
         inputs,
         plan: Box::new(move |build| InstallPlan { build, ..plan }),
     })
@@ -244,6 +266,15 @@ fn installer(
                 "mirror '{}' was made for image '{}' as it was then, not for '{}' as it is now: \
                  `provision mirror build --image {} --profile {}` makes one",
                 of.name, of.image, image.name, image.name, profile.name
+            )));
+        }
+        // The installer would fetch the list, not believe it, and stop.
+        let believed = d.installer.as_ref().map(|i| i.key.as_str()).unwrap_or_default();
+        if of.key != believed {
+            return Err(refused(format!(
+                "mirror '{}' is signed with the key {}, and the installer of image '{}' believes \
+                 {believed}: add the image on the server that makes the mirror, and carry both",
+                of.name, of.key, image.name
             )));
         }
         let has = of.profile.as_ref() == Some(&profile.name);

@@ -1,35 +1,25 @@
 //! `/v1/mirrors`: everything that an install takes, in one signed directory.
 
 use super::background::{Work, start};
-use super::problem::Json;
+use super::problem::{Json, Path};
 use super::{Caller, Ctx, Problem, Report, demand};
 use crate::auth::Role;
-use crate::mirror::{Mirror, MirrorError, Mirrors};
+use crate::mirror::{Mirror, MirrorError, Mirrors, Origin};
 use crate::model::{Digest, Name, NewEvent, Operation, OperationKind, Outcome, Time};
 use async_trait::async_trait;
 use axum::Json as Out;
-use axum::body::Body;
-use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
-use bytes::Bytes;
-use futures::StreamExt as _;
+use axum::extract::State;
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use std::io::{self, Read, Write};
+use serde_json::json;
+use std::io::Read;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::mpsc;
 
-/// A client that sends nothing, or takes nothing, for so long is given up.
-const IDLE: Duration = Duration::from_secs(60);
-/// Bytes handed over at once.
-const PIECE: usize = 256 << 10;
 /// Faults that are named when a mirror is damaged.
 const NAMED: usize = 10;
 
 /// Which mirror to make.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BuildMirror {
     /// Image it is for.
@@ -76,66 +66,156 @@ impl From<MirrorError> for Problem {
         let status = match &e {
             MirrorError::Unknown { .. } => StatusCode::NOT_FOUND,
             MirrorError::Taken(_) => StatusCode::CONFLICT,
-            MirrorError::Import(_) | MirrorError::Stranger(_) => StatusCode::BAD_REQUEST,
+            MirrorError::Import(_) | MirrorError::Stranger(_) => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, e.to_string())
     }
 }
 
-fn shown(m: &Mirror) -> Value {
-    let d = &m.description;
-    json!({
-        "name": d.name, "digest": m.digest, "suite": d.suite, "date": d.date, "made": d.made,
-        "image": d.image, "image_digest": d.image_digest, "profile": d.profile,
-        "profile_digest": d.profile_digest, "packages": d.packages, "components": d.components,
-        "asked": d.asked, "absent": d.absent, "key": d.key, "from": d.from, "bytes": d.bytes(),
-    })
+/// A mirror.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ShownMirror {
+    /// Name.
+    pub name: Name,
+    /// Digest of its description, which names every file's digest.
+    pub digest: Digest,
+    /// Suite in it.
+    #[schema(example = "trixie")]
+    pub suite: String,
+    /// Date of the newest index it was made from, seconds since 1970.
+    pub date: u64,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub made: Time,
+    /// Image it is for.
+    pub image: Name,
+    /// Its digest then.
+    pub image_digest: Digest,
+    /// Profile it is for.
+    pub profile: Option<Name>,
+    /// Its digest then.
+    pub profile_digest: Option<Digest>,
+    /// Packages in it.
+    pub packages: u32,
+    /// Installer components in it.
+    pub components: u32,
+    /// Packages that were asked for by name.
+    pub asked: Vec<String>,
+    /// Those of them that the release does not have.
+    pub absent: Vec<String>,
+    /// Fingerprint of the key that signed it.
+    pub key: String,
+    /// Where its packages came from.
+    pub from: Vec<Origin>,
+    /// Bytes of its files.
+    pub bytes: u64,
 }
 
-async fn blocking<T: Send + 'static>(
+/// The mirrors there are.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ShownMirrors {
+    /// Mirrors.
+    pub items: Vec<ShownMirror>,
+    /// Why others cannot be used, a sentence each.
+    pub faults: Vec<String>,
+}
+
+pub(super) fn shown(m: &Mirror) -> ShownMirror {
+    let d = m.description.clone();
+    ShownMirror {
+        digest: m.digest,
+        bytes: d.bytes(),
+        name: d.name,
+        suite: d.suite,
+        date: d.date,
+        made: d.made,
+        image: d.image,
+        image_digest: d.image_digest,
+        profile: d.profile,
+        profile_digest: d.profile_digest,
+        packages: d.packages,
+        components: d.components,
+        asked: d.asked,
+        absent: d.absent,
+        key: d.key,
+        from: d.from,
+    }
+}
+
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, MirrorError> + Send + 'static,
 ) -> Result<T, Problem> {
     let done = tokio::task::spawn_blocking(work).await;
     Ok(done.map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))??)
 }
 
-fn named(text: &str) -> Result<Name, Problem> {
-    text.parse().map_err(|e| Problem::bad(format!("{e}")))
+pub(super) fn named(text: &str) -> Result<Name, Problem> {
+    text.parse().map_err(|e| Problem::bad(format!("{e}")).at("name"))
 }
 
-pub(super) async fn list(_: Caller, State(ctx): State<Arc<Ctx>>) -> Result<Out<Value>, Problem> {
+/// All mirrors.
+#[utoipa::path(
+    get,
+    path = "/v1/mirrors",
+    tag = "mirrors",
+    responses((status = 200, description = "Mirrors", body = ShownMirrors))
+)]
+pub(super) async fn list(
+    _: Caller,
+    State(ctx): State<Arc<Ctx>>,
+) -> Result<Out<ShownMirrors>, Problem> {
     let shelf = ctx.mirrors.shelf().clone();
-    let (good, bad) = blocking(move || shelf.list()).await?;
-    let items: Vec<Value> = good.iter().map(shown).collect();
-    Ok(Out(json!({ "items": items, "faults": bad })))
+    let (good, faults) = blocking(move || shelf.list()).await?;
+    Ok(Out(ShownMirrors { items: good.iter().map(shown).collect(), faults }))
 }
 
+/// One mirror.
+#[utoipa::path(
+    get,
+    path = "/v1/mirrors/{name}",
+    tag = "mirrors",
+    params(("name" = Name, Path, description = "Name of the mirror")),
+    responses((status = 200, description = "The mirror", body = ShownMirror))
+)]
 pub(super) async fn show(
     _: Caller,
     State(ctx): State<Arc<Ctx>>,
     Path(name): Path<String>,
-) -> Result<Out<Value>, Problem> {
+) -> Result<Out<ShownMirror>, Problem> {
     let (shelf, name) = (ctx.mirrors.shelf().clone(), named(&name)?);
     Ok(Out(shown(&blocking(move || shelf.get(&name)).await?)))
 }
 
+/// Makes a mirror of all that an install takes.
+#[utoipa::path(
+    post,
+    path = "/v1/mirrors",
+    tag = "mirrors",
+    request_body(content = BuildMirror, example = json!({
+        "image": "debian-13-installer", "profile": "docker"
+    })),
+    responses((status = 202, description = "An operation to watch", body = Operation))
+)]
 pub(super) async fn build(
     caller: Caller,
     State(ctx): State<Arc<Ctx>>,
     Json(b): Json<BuildMirror>,
 ) -> Result<(StatusCode, Out<Operation>), Problem> {
     demand(&*ctx, &caller, Role::Operate, "building a mirror").await?;
-    ctx.images.get(&b.image)?;
+    ctx.images.get(&b.image).map_err(|e| Problem::from(e).at("/image"))?;
     if let Some(p) = &b.profile {
-        ctx.profiles.get(p)?;
+        ctx.profiles.get(p).map_err(|e| Problem::from(e).at("/profile"))?;
     }
     let name = match &b.name {
         Some(n) => n.clone(),
-        None => named(&default_name(&b, Time::now()))?,
+        None => named(&default_name(&b, Time::now())).map_err(|p| {
+            // Too long, put together: the caller may choose a shorter one.
+            Problem { field: Some("/name".into()), ..p }
+        })?,
     };
     if ctx.mirrors.shelf().get(&name).is_ok() {
-        return Err(MirrorError::Taken(name).into());
+        return Err(Problem::from(MirrorError::Taken(name)).at("/name"));
     }
     let (keeper, order) = (ctx.mirrors.clone(), Order { name: name.clone(), build: b });
     let what = Work { kind: OperationKind::Mirror, event: "mirror.build", about: ("mirror", name) };
@@ -151,6 +231,14 @@ fn default_name(b: &BuildMirror, now: Time) -> String {
     format!("{}{profile}-{}", b.image, now.strftime("%Y%m%d"))
 }
 
+/// Reads a whole mirror and compares it with its digests.
+#[utoipa::path(
+    post,
+    path = "/v1/mirrors/{name}/verify",
+    tag = "mirrors",
+    params(("name" = Name, Path, description = "Name of the mirror")),
+    responses((status = 202, description = "An operation to watch", body = Operation))
+)]
 pub(super) async fn verify(
     caller: Caller,
     State(ctx): State<Arc<Ctx>>,
@@ -180,6 +268,14 @@ pub(super) async fn verify(
     .await
 }
 
+/// Removes a mirror.
+#[utoipa::path(
+    delete,
+    path = "/v1/mirrors/{name}",
+    tag = "mirrors",
+    params(("name" = Name, Path, description = "Name of the mirror")),
+    responses((status = 204, description = "It is gone"))
+)]
 pub(super) async fn remove(
     caller: Caller,
     State(ctx): State<Arc<Ctx>>,
@@ -193,7 +289,7 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn written(
+pub(super) async fn written(
     ctx: &Ctx,
     caller: &Caller,
     kind: &'static str,
@@ -201,78 +297,6 @@ async fn written(
 ) -> Result<(), Problem> {
     let e = NewEvent::new(Time::now(), &caller.name, kind, Outcome::Ok).with("mirror", name);
     Ok(ctx.rack.log(vec![e]).await?)
-}
-
-/// Bytes from a thread to a client.
-struct Pipe(mpsc::Sender<io::Result<Bytes>>);
-
-impl Write for Pipe {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-        self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(gone)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-pub(super) async fn export(
-    caller: Caller,
-    State(ctx): State<Arc<Ctx>>,
-    Path(name): Path<String>,
-) -> Result<Response, Problem> {
-    demand(&*ctx, &caller, Role::Operate, "exporting a mirror").await?;
-    let (shelf, name) = (ctx.mirrors.shelf().clone(), named(&name)?);
-    let wanted = name.clone();
-    let mirror = blocking(move || shelf.get(&wanted)).await?;
-    let (to, from) = mpsc::channel(4);
-    tokio::task::spawn_blocking(move || {
-        let pipe = io::BufWriter::with_capacity(PIECE, Pipe(to.clone()));
-        if let Err(e) = crate::mirror::export(&mirror, pipe) {
-            tracing::warn!(mirror = %mirror.description.name, error = %e, "not exported");
-            // The transfer must look broken, not finished.
-            let _ = to.blocking_send(Err(io::Error::other(e)));
-        }
-    });
-    let body =
-        futures::stream::unfold(from, |mut from| async move { Some((from.recv().await?, from)) });
-    let disposition = format!("attachment; filename=\"{name}.tar.zst\"");
-    let headers = [
-        (header::CONTENT_TYPE, "application/zstd".to_owned()),
-        (header::CONTENT_DISPOSITION, disposition),
-    ];
-    Ok((headers, Body::from_stream(body)).into_response())
-}
-
-/// Which key is believed beside our own.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Ask {
-    /// Its fingerprint.
-    key: Option<String>,
-}
-
-pub(super) async fn import(
-    caller: Caller,
-    State(ctx): State<Arc<Ctx>>,
-    Query(ask): Query<Ask>,
-    body: Body,
-) -> Result<Out<Value>, Problem> {
-    demand(&*ctx, &caller, Role::Operate, "importing a mirror").await?;
-    let arriving = futures::stream::unfold(body.into_data_stream(), |mut body| async move {
-        match tokio::time::timeout(IDLE, body.next()).await {
-            Ok(Some(piece)) => Some((piece.map_err(io::Error::other), body)),
-            Ok(None) => None,
-            Err(_) => Some((Err(io::ErrorKind::TimedOut.into()), body)),
-        }
-    });
-    let reader = tokio_util::io::StreamReader::new(Box::pin(arriving));
-    let from = Box::new(tokio_util::io::SyncIoBridge::new(reader));
-    let mirror = ctx.mirrors.import(from, ask.key.into_iter().collect()).await?;
-    written(&ctx, &caller, "mirror.import", &mirror.description.name).await?;
-    Ok(Out(shown(&mirror)))
 }
 
 #[cfg(test)]

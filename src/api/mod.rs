@@ -9,6 +9,7 @@
 //! resources read the rack's view and give orders to it; none changes a node.
 //! What a call needs is in [`Ctx`], made by `app`.
 
+mod ask;
 mod background;
 pub mod builds;
 pub mod caller;
@@ -16,10 +17,14 @@ pub mod clerk;
 pub mod delivery;
 pub mod deployment;
 pub mod events;
-mod filter;
+pub mod filter;
 pub mod health;
+mod idempotency;
 pub mod images;
 pub mod install;
+pub mod installs;
+mod known;
+mod mirror_carry;
 pub mod mirrors;
 pub mod node_installer;
 pub mod node_reports;
@@ -29,6 +34,8 @@ pub mod operations;
 pub mod power;
 pub mod problem;
 pub mod tokens;
+pub mod webhooks;
+pub mod window;
 
 pub use caller::{Caller, LocalPeer};
 pub use clerk::{Clerk, demand};
@@ -49,12 +56,12 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 /// A machine that was seen and is not known.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct Discovered {
     /// Its MAC.
     pub mac: crate::model::Mac,
@@ -65,8 +72,10 @@ pub struct Discovered {
     /// Firmware and processor, where it said so.
     pub arch: Option<crate::model::ClientArch>,
     /// First packet.
+    #[schema(value_type = String, format = DateTime)]
     pub first_seen: crate::model::Time,
     /// Last packet.
+    #[schema(value_type = String, format = DateTime)]
     pub last_seen: crate::model::Time,
     /// Packets since the server started or it was first seen.
     pub packets: u64,
@@ -115,6 +124,9 @@ pub trait Certifier: Send + Sync {
     fn wake(&self);
 }
 
+/// Bytes of a request's body, uploads apart.
+const BODY: usize = 2 << 20;
+
 /// What the resources need.
 pub struct Ctx {
     /// Configuration.
@@ -135,6 +147,12 @@ pub struct Ctx {
     pub key: Arc<MasterKey>,
     /// Tokens by digest.
     pub tokens: RwLock<HashMap<Digest, TokenRecord>>,
+    /// What was refused lately.
+    pub refusals: caller::Refusals,
+    /// Named requests that are being answered: actor and name.
+    pub answering: Mutex<HashSet<(String, String)>>,
+    /// Who is told of events.
+    pub webhooks: webhooks::Webhooks,
     /// BMCs.
     pub bmcs: Arc<dyn Bmcs>,
     /// Certificates, if there is a deployment server.
@@ -160,6 +178,10 @@ impl Clerk for Ctx {
         &self.tokens
     }
 
+    fn refusals(&self) -> &caller::Refusals {
+        &self.refusals
+    }
+
     fn store(&self) -> &dyn Store {
         &**self.rack.store()
     }
@@ -176,6 +198,7 @@ impl Clerk for Ctx {
     fn node(&self, text: &str) -> Result<NodeName, Problem> {
         match self.rack.view().inventory.find(text) {
             Ok(node) => Ok(node.spec.name.clone()),
+            Err(e) if text.parse::<std::net::Ipv4Addr>().is_ok() => Err(e.into()),
             Err(_) => text.parse().map_err(|e| Problem::bad(format!("{e}"))),
         }
     }
@@ -189,6 +212,7 @@ pub fn router(ctx: Arc<Ctx>) -> Router {
         .route("/v1/nodes/{n}", get(nodes::show).patch(nodes::set).delete(nodes::remove))
         .route("/v1/nodes/{n}/power", get(power::status).post(power::command))
         .route("/v1/nodes/{n}/install", post(install::install))
+        .route("/v1/installs", post(installs::start))
         .route("/v1/nodes/{n}/explain", get(builds::explain_node))
         .route("/v1/discovered", get(nodes::discovered))
         .route("/v1/operations", get(operations::list))
@@ -200,10 +224,10 @@ pub fn router(ctx: Arc<Ctx>) -> Router {
         .route("/v1/images/{name}/build", post(images::build))
         .route("/v1/images/{name}/add", post(images::add))
         .route("/v1/mirrors", get(mirrors::list).post(mirrors::build))
-        .route("/v1/mirrors/import", post(mirrors::import).layer(DefaultBodyLimit::disable()))
+        .route("/v1/mirrors/import", post(mirror_carry::import).layer(DefaultBodyLimit::disable()))
         .route("/v1/mirrors/{name}", get(mirrors::show).delete(mirrors::remove))
         .route("/v1/mirrors/{name}/verify", post(mirrors::verify))
-        .route("/v1/mirrors/{name}/export", get(mirrors::export))
+        .route("/v1/mirrors/{name}/export", get(mirror_carry::export))
         .route("/v1/profiles", get(images::profiles))
         .route("/v1/builds", get(builds::list))
         .route("/v1/builds/{id}", get(builds::show))
@@ -212,12 +236,19 @@ pub fn router(ctx: Arc<Ctx>) -> Router {
         .route("/v1/builds/{id}/files", get(builds::files))
         .route("/v1/tokens", get(tokens::list::<Ctx>).post(tokens::add::<Ctx>))
         .route("/v1/tokens/{name}", axum::routing::delete(tokens::revoke::<Ctx>))
+        .route("/v1/webhooks", get(webhooks::list).post(webhooks::add))
+        .route("/v1/webhooks/{name}", axum::routing::delete(webhooks::remove))
         .route("/v1/metrics/profiles", get(delivery::profiles::<Ctx>))
+        .route("/openapi.json", get(openapi::build::document))
+        .route("/docs", get(openapi::build::docs))
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
-        .fallback(|| async { Problem::not_found("there is no such resource; see /v1/nodes") })
-        .layer(DefaultBodyLimit::max(2 << 20))
+        .fallback(|| async { Problem::not_found("there is no such resource; /docs tells") })
+        .method_not_allowed_fallback(known::other_method)
+        .route_layer(axum::middleware::from_fn(known::parameters(openapi::build::json())))
+        .layer(DefaultBodyLimit::max(BODY))
+        .layer(axum::middleware::from_fn_with_state(ctx.clone(), idempotency::once))
         .with_state(ctx)
 }
 

@@ -1,15 +1,16 @@
 //! `/v1/nodes`: the inventory.
 
-use super::problem::Json;
+use super::filter::{Limit, MOST, Paged, Part};
+use super::problem::{Json, Path, Query};
 use super::{Caller, Ctx, Discovered, List, Problem, demand};
 use crate::auth::Role;
 use crate::lifecycle::Rack;
 use crate::model::{
-    Arch, BmcSpec, DiskHint, Firmware, LifeCycle, Mac, Node, NodeName, NodeSpec, Secret,
+    Arch, BmcSpec, DiskHint, Firmware, LifeCycle, Mac, Name, Node, NodeName, NodeSpec, Secret,
 };
 use crate::store::{Batch, Expect, kind};
 use axum::Json as Out;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,15 +18,17 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, PoisonError};
 
 /// A node to add.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewNode {
     /// Name.
     pub name: NodeName,
     /// MACs, the booting one first.
+    #[schema(min_items = 1)]
     pub macs: Vec<Mac>,
     /// Address; the first free one of the range when left out.
     #[serde(default)]
+    #[schema(value_type = Option<String>, format = Ipv4, example = "10.1.0.11")]
     pub address: Option<Ipv4Addr>,
     /// Firmware.
     #[serde(default)]
@@ -37,6 +40,7 @@ pub struct NewNode {
     #[serde(default)]
     pub bmc: Option<BmcSpec>,
     /// Its password; kept encrypted, never given back.
+    #[schema(min_length = 1, max_length = 20, example = "calvin")]
     #[serde(default)]
     pub bmc_password: Option<String>,
     /// Disk.
@@ -51,7 +55,7 @@ pub struct NewNode {
 }
 
 /// A change of a node: what is left out stays.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeChange {
     /// New MACs.
@@ -59,6 +63,7 @@ pub struct NodeChange {
     pub macs: Option<Vec<Mac>>,
     /// New address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Ipv4, example = "10.1.0.11")]
     pub address: Option<Ipv4Addr>,
     /// New firmware.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,6 +72,7 @@ pub struct NodeChange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bmc: Option<BmcSpec>,
     /// New BMC password.
+    #[schema(min_length = 1, max_length = 20, example = "calvin")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bmc_password: Option<String>,
     /// New disk hint, as a whole.
@@ -83,25 +89,84 @@ pub struct NodeChange {
     pub retired: Option<bool>,
 }
 
+/// 1 to 20 bytes (IPMI 2.0 §22.30).
+#[derive(utoipa::ToSchema)]
+#[schema(value_type = String, min_length = 1, max_length = 20, example = "calvin")]
+#[allow(dead_code, reason = "a schema; the value is a `String` for a moment, and then sealed")]
+struct BmcPassword(String);
+
 /// An inventory file and the passwords it points to.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Import {
     /// File name, for messages.
+    #[schema(example = "rack.toml")]
     pub file: String,
-    /// Its text.
+    /// Its text, TOML.
+    #[schema(example = "[[node]]\nname = \"node08\"\nmac = \"b0:83:fe:00:00:08\"\n")]
     pub text: String,
     /// BMC passwords by node name.
+    #[schema(value_type = BTreeMap<NodeName, BmcPassword>)]
     #[serde(default)]
     pub passwords: BTreeMap<NodeName, String>,
 }
 
 type Answer<T> = Result<Out<T>, Problem>;
 
-pub(super) async fn list(_: Caller, State(ctx): State<Arc<Ctx>>) -> Out<List<Node>> {
-    Out(List { items: ctx.rack.view().inventory.all().map(|n| (**n).clone()).collect() })
+/// Which nodes; all conditions hold together.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Wanted {
+    /// In this state.
+    state: Option<LifeCycle>,
+    /// With this profile installed.
+    profile: Option<Name>,
+    /// With this image installed.
+    image: Option<Name>,
+    /// Kept in reserve, or not.
+    spare: Option<bool>,
+    /// At most so many in one answer, and never more than 1000; all of them
+    /// up to that when left out.
+    #[param(value_type = Option<u64>, minimum = 1, maximum = 1_000_000)]
+    limit: Option<Limit>,
+    /// Where the last answer ended: its `next`.
+    next: Option<String>,
 }
 
+/// All nodes, by name.
+#[utoipa::path(
+    get,
+    path = "/v1/nodes",
+    tag = "nodes",
+    params(Wanted),
+    responses((status = 200, description = "Nodes", body = Paged<Node>))
+)]
+pub(super) async fn list(
+    _: Caller,
+    State(ctx): State<Arc<Ctx>>,
+    Query(w): Query<Wanted>,
+) -> Answer<Paged<Node>> {
+    let part = Part::of("nodes", w.limit, w.next.as_deref(), MOST)?;
+    let v = ctx.rack.view();
+    let fits = |n: &&Arc<Node>| {
+        w.state.is_none_or(|s| n.status.life == s)
+            && w.profile.as_ref().is_none_or(|p| n.status.profile.as_ref() == Some(p))
+            && w.image.as_ref().is_none_or(|i| n.status.image.as_ref() == Some(i))
+            && w.spare.is_none_or(|s| n.spec.spare == s)
+    };
+    let all = v.inventory.all().filter(fits);
+    Ok(Out(part.take(all, |n| n.spec.name.as_str(), |name, last| name > last)))
+}
+
+/// One node, with hardware and host keys.
+#[utoipa::path(
+    get,
+    path = "/v1/nodes/{n}",
+    tag = "nodes",
+    params(("n" = String, Path, description = "Name or address of the node", example = "node01")),
+    responses((status = 200, description = "The node", body = Node))
+)]
 pub(super) async fn show(
     _: Caller,
     State(ctx): State<Arc<Ctx>>,
@@ -111,6 +176,13 @@ pub(super) async fn show(
     Ok(Out((**v.inventory.find(&n)?).clone()))
 }
 
+/// Machines seen on the wire that are not in the inventory.
+#[utoipa::path(
+    get,
+    path = "/v1/discovered",
+    tag = "nodes",
+    responses((status = 200, description = "Machines, by MAC", body = List<Discovered>))
+)]
 pub(super) async fn discovered(_: Caller, State(ctx): State<Arc<Ctx>>) -> Out<List<Discovered>> {
     let all = ctx.discovered.read().unwrap_or_else(PoisonError::into_inner);
     Out(List { items: all.values().cloned().collect() })
@@ -119,7 +191,8 @@ pub(super) async fn discovered(_: Caller, State(ctx): State<Arc<Ctx>>) -> Out<Li
 fn sealed(ctx: &Ctx, name: &NodeName, password: Option<String>) -> Result<Batch, Problem> {
     let Some(p) = password else { return Ok(Batch::new()) };
     if p.is_empty() || p.len() > 20 {
-        return Err(Problem::bad("a BMC password has 1 to 20 bytes (IPMI 2.0 §22.30)"));
+        let m = "a BMC password has 1 to 20 bytes (IPMI 2.0 §22.30)";
+        return Err(Problem::unfit(m).at("/bmc_password"));
     }
     let key = format!("bmc/{name}");
     let sealed = ctx.key.seal(&key, &Secret::new(p))?;
@@ -152,6 +225,18 @@ fn wake(ctx: &Ctx) {
     }
 }
 
+/// Adds a node.
+#[utoipa::path(
+    post,
+    path = "/v1/nodes",
+    tag = "nodes",
+    request_body(content = NewNode, example = json!({
+        "name": "node07", "macs": ["b0:83:fe:00:00:07"], "address": "10.1.0.17",
+        "bmc": { "address": "10.2.0.7", "user": "root" }, "bmc_password": "calvin",
+        "disk": { "serial": "S3Z1NX0K" }, "labels": { "row": "3" }
+    })),
+    responses((status = 201, description = "The node", body = Node))
+)]
 pub(super) async fn add(
     caller: Caller,
     State(ctx): State<Arc<Ctx>>,
@@ -176,6 +261,18 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, Out(node)))
 }
 
+/// Adds the nodes of an inventory file: all or none.
+#[utoipa::path(
+    post,
+    path = "/v1/nodes/import",
+    tag = "nodes",
+    request_body(content = Import, example = json!({
+        "file": "rack.toml",
+        "text": "[[node]]\nname = \"node08\"\nmac = \"b0:83:fe:00:00:08\"\n",
+        "passwords": {}
+    })),
+    responses((status = 201, description = "What was added", body = List<NodeSpec>))
+)]
 pub(super) async fn import(
     caller: Caller,
     State(ctx): State<Arc<Ctx>>,
@@ -183,10 +280,11 @@ pub(super) async fn import(
 ) -> Result<(StatusCode, Out<List<NodeSpec>>), Problem> {
     demand(&*ctx, &caller, Role::Admin, "importing nodes").await?;
     let entries = Rack::read_import(&i.text, &i.file)
-        .map_err(|e| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, e.to_string()))?;
+        .map_err(|e| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, e.to_string()).at("/text"))?;
     let mut secrets = Batch::new();
     for (name, password) in i.passwords {
-        secrets.writes.extend(sealed(&ctx, &name, Some(password))?.writes);
+        let fault = |p: Problem| Problem { field: Some(format!("/passwords/{name}")), ..p };
+        secrets.writes.extend(sealed(&ctx, &name, Some(password)).map_err(fault)?.writes);
     }
     let specs =
         ctx.rack.import(entries, &i.file, &ctx.config.network, &caller.name, secrets).await?;
@@ -196,6 +294,17 @@ pub(super) async fn import(
     Ok((StatusCode::CREATED, Out(List { items: specs })))
 }
 
+/// Changes a node: what is left out stays.
+#[utoipa::path(
+    patch,
+    path = "/v1/nodes/{n}",
+    tag = "nodes",
+    params(("n" = String, Path, description = "Name or address of the node", example = "node01")),
+    request_body(content = NodeChange, example = json!({
+        "disk": { "serial": "S3Z1NX0K" }, "labels": { "row": "3" }
+    })),
+    responses((status = 200, description = "The node as it now is", body = Node))
+)]
 pub(super) async fn set(
     caller: Caller,
     State(ctx): State<Arc<Ctx>>,
@@ -274,6 +383,14 @@ fn apply(node: &mut Node, c: NodeChange) -> Result<Vec<String>, String> {
     Ok(what)
 }
 
+/// Takes a node out of the inventory; its record stays.
+#[utoipa::path(
+    delete,
+    path = "/v1/nodes/{n}",
+    tag = "nodes",
+    params(("n" = String, Path, description = "Name or address of the node", example = "node01")),
+    responses((status = 204, description = "It is out"))
+)]
 pub(super) async fn remove(
     caller: Caller,
     State(ctx): State<Arc<Ctx>>,

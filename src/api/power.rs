@@ -1,48 +1,92 @@
 //! `/v1/nodes/{n}/power`.
 
-use super::problem::Json;
+use super::problem::{Json, Path};
 use super::{Caller, Ctx, Problem, demand};
 use crate::auth::Role;
-use crate::model::{NewEvent, Node, Operation, OperationKind, Outcome, Time};
+use crate::model::{NewEvent, Node, NodeName, Operation, OperationKind, Outcome, Time};
 use crate::power::{PowerCommand, run};
 use axum::Json as Out;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::Arc;
 
 /// The body of a power command.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PowerRequest {
     /// `on`, `off` or `cycle`.
+    #[schema(pattern = "^(on|off|cycle)$", example = "cycle")]
     pub command: String,
+}
+
+/// Power, as the BMC says.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ShownPower {
+    /// Node.
+    pub node: NodeName,
+    /// `on` or `off`.
+    #[schema(example = "on")]
+    pub power: String,
 }
 
 fn find(ctx: &Ctx, n: &str) -> Result<Node, Problem> {
     Ok((**ctx.rack.view().inventory.find(n)?).clone())
 }
 
+/// Whether a node has power; asks its BMC.
+#[utoipa::path(
+    get,
+    path = "/v1/nodes/{n}/power",
+    tag = "nodes",
+    params(("n" = String, Path, description = "Name or address of the node", example = "node01")),
+    responses(
+        (status = 200, description = "What the BMC says", body = ShownPower),
+        (
+            status = 409,
+            description = "It has no BMC, or no password of it is stored",
+            body = Problem,
+            content_type = "application/problem+json"
+        ),
+        (
+            status = 502,
+            description = "The BMC does not answer, or refuses",
+            body = Problem,
+            content_type = "application/problem+json"
+        )
+    )
+)]
 pub(super) async fn status(
     _: Caller,
     State(ctx): State<Arc<Ctx>>,
     Path(n): Path<String>,
-) -> Result<Out<serde_json::Value>, Problem> {
+) -> Result<Out<ShownPower>, Problem> {
     let node = find(&ctx, &n)?;
     let bad_gateway = |e: String| Problem::new(StatusCode::BAD_GATEWAY, e);
-    let bmc = ctx.bmcs.open(&node).await.map_err(bad_gateway)?;
+    // Nothing was asked yet: it has no BMC, or no password is stored.
+    let unknown = |e: String| Problem::new(StatusCode::CONFLICT, e);
+    let bmc = ctx.bmcs.open(&node).await.map_err(unknown)?;
     let state = bmc.status().await.map_err(|e| bad_gateway(e.to_string()))?;
-    Ok(Out(json!({ "node": node.spec.name, "power": state.to_string() })))
+    Ok(Out(ShownPower { node: node.spec.name, power: state.to_string() }))
 }
 
+/// Switches a node on or off, or cycles it.
+#[utoipa::path(
+    post,
+    path = "/v1/nodes/{n}/power",
+    tag = "nodes",
+    params(("n" = String, Path, description = "Name or address of the node", example = "node01")),
+    request_body(content = PowerRequest, example = json!({ "command": "cycle" })),
+    responses((status = 202, description = "An operation to watch", body = Operation))
+)]
 pub(super) async fn command(
     caller: Caller,
     State(ctx): State<Arc<Ctx>>,
     Path(n): Path<String>,
     Json(r): Json<PowerRequest>,
 ) -> Result<(StatusCode, Out<Operation>), Problem> {
-    demand(&*ctx, &caller, Role::Operate, "power").await?;
+    demand(&*ctx, &caller, Role::Controller, "power").await?;
     let node = find(&ctx, &n)?;
     let name = node.spec.name.clone();
     let now = Time::now();
@@ -52,12 +96,12 @@ pub(super) async fn command(
             let e = NewEvent::new(now, &caller.name, "power.refused", Outcome::Refused);
             ctx.rack.log(vec![e.node(&name).with("command", &r.command)]).await?;
             let m = format!("{:?} is not a power command: use on, off or cycle", r.command);
-            return Err(Problem::bad(m));
+            return Err(Problem::bad(m).at("/command"));
         }
     };
     let action = format!("power.{command}");
     let asked = NewEvent::new(now, &caller.name, &action, Outcome::Info).node(&name);
-    let o = ctx.rack.begin(OperationKind::Power, Some(&name), &caller.name, asked).await?;
+    let o = ctx.rack.begin(OperationKind::Power, Some(&name), &caller.asker(), asked).await?;
     let (id, ctx2) = (o.id.clone(), ctx.clone());
     tokio::spawn(async move {
         let done = match ctx2.bmcs.open(&node).await {

@@ -4,31 +4,54 @@ use crate::image::ImageError;
 use crate::lifecycle::LifeError;
 use crate::profile::ProfileError;
 use crate::store::StoreError;
-use axum::extract::FromRequestParts;
-use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+
+pub use super::ask::{Json, Path, Query, Whole};
 
 /// What is wrong, and what would be right.
 #[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Problem {
     /// HTTP status.
+    #[schema(example = 422)]
     pub status: u16,
     /// Its usual words.
+    #[schema(example = "Unprocessable Entity")]
     pub title: String,
     /// What is wrong here.
+    #[schema(
+        example = "MAC 52:54:00:12:34:56 of node02 belongs to node01; a MAC can have one node only"
+    )]
     pub detail: String,
     /// The operation a node is busy with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
+    /// After how many seconds to ask again, where that makes sense.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u64>,
+    /// What of the request is at fault: a JSON pointer into the body
+    /// (RFC 6901), such as `/macs/0`, or the name of a parameter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "/macs/0")]
+    pub field: Option<String>,
 }
 
 impl Problem {
     /// A problem.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("error").to_owned();
-        Self { status: status.as_u16(), title, detail: detail.into(), operation: None }
+        // Nothing is done while the store is away; it may be back soon.
+        let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(5);
+        let status = status.as_u16();
+        Self { status, title, detail: detail.into(), operation: None, retry_after, field: None }
+    }
+
+    /// Names what of the request is at fault, unless that is known already.
+    #[must_use]
+    pub fn at(mut self, field: impl Into<String>) -> Self {
+        self.field.get_or_insert_with(|| field.into());
+        self
     }
 
     /// 404.
@@ -39,6 +62,11 @@ impl Problem {
     /// 400.
     pub fn bad(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 422: it can be read, and is not possible here.
+    pub fn unfit(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
     }
 
     /// 500, with the detail in the log only when it may hold more than a
@@ -54,8 +82,13 @@ impl IntoResponse for Problem {
         let mut r = (status, axum::Json(&self)).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         r.headers_mut().insert(header::CONTENT_TYPE, kind);
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            r.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 §11.6.1: a 401 says how to log in.
+            let how = HeaderValue::from_static("Bearer realm=\"provision\"");
+            r.headers_mut().insert(header::WWW_AUTHENTICATE, how);
+        }
+        if let Some(s) = self.retry_after {
+            r.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(s));
         }
         r
     }
@@ -85,6 +118,7 @@ impl From<LifeError> for Problem {
             },
             LifeError::Over(_) => Self::new(StatusCode::GONE, text),
             LifeError::NotNow(_) => Self::new(StatusCode::CONFLICT, text),
+            LifeError::Unfit(u) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, text).at(u.field),
             LifeError::Refused(_) | LifeError::File(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, text)
             }
@@ -108,47 +142,5 @@ impl From<ProfileError> for Problem {
 impl From<crate::auth::AuthError> for Problem {
     fn from(e: crate::auth::AuthError) -> Self {
         Self::internal(e.to_string())
-    }
-}
-
-/// JSON bodies whose faults are problems too.
-pub struct Json<T>(pub T);
-
-impl<S: Send + Sync, T: serde::de::DeserializeOwned> axum::extract::FromRequest<S> for Json<T> {
-    type Rejection = Problem;
-
-    async fn from_request(r: axum::extract::Request, s: &S) -> Result<Self, Problem> {
-        let axum::Json(v) = axum::Json::<T>::from_request(r, s)
-            .await
-            .map_err(|e| Problem::new(e.status(), e.body_text()))?;
-        Ok(Self(v))
-    }
-}
-
-/// Queries whose faults are problems too.
-pub struct Query<T>(pub T);
-
-impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequestParts<S> for Query<T> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, s: &S) -> Result<Self, Problem> {
-        let axum::extract::Query(v) = axum::extract::Query::<T>::from_request_parts(parts, s)
-            .await
-            .map_err(|e| Problem::new(e.status(), e.body_text()))?;
-        Ok(Self(v))
-    }
-}
-
-/// Parts of a path whose faults are problems too.
-pub struct Path<T>(pub T);
-
-impl<S: Send + Sync, T: serde::de::DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, s: &S) -> Result<Self, Problem> {
-        let axum::extract::Path(v) = axum::extract::Path::<T>::from_request_parts(parts, s)
-            .await
-            .map_err(|e| Problem::new(e.status(), e.body_text()))?;
-        Ok(Self(v))
     }
 }

@@ -1,6 +1,7 @@
 //! `/v1/tokens`: made, listed, revoked. A token is shown once, when it is
 //! made; what is kept is its digest.
 
+use super::events::parse_since;
 use super::problem::{Json, Path};
 use super::{Caller, Clerk, List, Problem, demand};
 use crate::auth::{Role, TokenRecord, token};
@@ -17,9 +18,19 @@ use std::sync::{Arc, PoisonError};
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
     /// Who it is for: the actor in events. 1 to 32 printable characters.
+    #[schema(
+        min_length = 1,
+        max_length = 32,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$",
+        example = "telescope"
+    )]
     pub name: String,
     /// What it may do.
     pub role: Role,
+    /// Until when it is good: a time (RFC 3339) or how long from now (`30d`,
+    /// `12h`); for ever, if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
 }
 
 /// A token just made.
@@ -29,6 +40,10 @@ pub struct MadeToken {
     pub name: String,
     /// Its role.
     pub role: Role,
+    /// When it stops being good, if ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires: Option<Time>,
     /// The token; not shown again.
     pub token: String,
 }
@@ -56,7 +71,7 @@ pub(super) async fn list<C: Clerk>(
     post,
     path = "/v1/tokens",
     tag = "tokens",
-    request_body(content = NewToken),
+    request_body(content = NewToken, example = json!({ "name": "telescope", "role": "operate" })),
     responses((status = 201, description = "The token", body = MadeToken))
 )]
 pub(super) async fn add<C: Clerk>(
@@ -65,8 +80,8 @@ pub(super) async fn add<C: Clerk>(
     Json(n): Json<NewToken>,
 ) -> Result<(StatusCode, Out<MadeToken>), Problem> {
     demand(&*ctx, &caller, Role::Admin, "making a token").await?;
-    if n.name.is_empty() || n.name.len() > 32 || n.name.chars().any(char::is_control) {
-        return Err(Problem::bad("a token's name is 1 to 32 printable characters"));
+    if n.name.is_empty() || n.name.chars().count() > 32 || n.name.chars().any(char::is_control) {
+        return Err(Problem::bad("a token's name is 1 to 32 printable characters").at("/name"));
     }
     let taken = {
         let all = ctx.tokens().read().unwrap_or_else(PoisonError::into_inner);
@@ -77,16 +92,43 @@ pub(super) async fn add<C: Clerk>(
         return Err(Problem::new(StatusCode::CONFLICT, m));
     }
     let (secret, digest) = token::generate()?;
-    let record = TokenRecord { name: n.name.clone(), role: n.role, made: Time::now() };
-    let event = NewEvent::new(Time::now(), &caller.name, "token.make", Outcome::Ok)
+    let now = Time::now();
+    let expires = n.expires.as_deref().map(|e| until(e, now)).transpose()?;
+    let record = TokenRecord { name: n.name.clone(), role: n.role, made: now, expires };
+    let mut event = NewEvent::new(now, &caller.name, "token.make", Outcome::Ok)
         .with("name", &n.name)
         .with("role", n.role);
+    if let Some(t) = expires {
+        event = event.with("expires", t);
+    }
     let batch =
         Batch::new().put(kind::TOKEN, &digest.to_string(), &record, Expect::Absent)?.event(event);
     ctx.commit(batch).await?;
     ctx.tokens().write().unwrap_or_else(PoisonError::into_inner).insert(digest, record);
-    let made = MadeToken { name: n.name, role: n.role, token: secret.expose().to_owned() };
+    let token = secret.expose().to_owned();
+    let made = MadeToken { name: n.name, role: n.role, expires, token };
     Ok((StatusCode::CREATED, Out(made)))
+}
+
+/// A time that is to come.
+fn until(text: &str, now: Time) -> Result<Time, Problem> {
+    let at = match text.parse::<Time>() {
+        Ok(t) => t,
+        Err(_) => {
+            // As long ago, turned round.
+            let ago = parse_since(text, now).map_err(|_| {
+                Problem::bad(format!(
+                    "expires={text:?} is neither a time like 2027-01-31T09:00:00Z nor a span like \
+                     12h or 30d"
+                ))
+            })?;
+            now + now.duration_since(ago)
+        }
+    };
+    if at <= now {
+        return Err(Problem::bad(format!("expires={text:?} is over already")));
+    }
+    Ok(at)
 }
 
 /// Takes an API token away.

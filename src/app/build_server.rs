@@ -6,7 +6,7 @@ use super::dhcp_settings::dhcp_settings;
 use super::installer_files::{self, InstallerFiles};
 use super::observer::{self, Recorder, Strangers};
 use super::services::Services;
-use super::{bmcs, certifier, claim, images, listen, mirrors, packages, tokens};
+use super::{bmcs, certifier, claim, images, listen, mirrors, packages, software, tokens};
 use crate::api::{self, Ctx};
 use crate::auth::MasterKey;
 use crate::config::{Config, DhcpMode};
@@ -22,7 +22,7 @@ use crate::netboot::script::Scripts;
 use crate::preseed::Preseeds;
 use crate::profile::Profiles;
 use crate::store::{self, Owner, Store, kind};
-use crate::{tftp, tls};
+use crate::{tftp, tls, ui};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -175,6 +175,9 @@ async fn serve(
         preseeds,
         key,
         tokens: RwLock::new(known),
+        refusals: Default::default(),
+        answering: Default::default(),
+        webhooks: api::webhooks::Webhooks::load(&*store).await?,
         bmcs,
         builder: Arc::new(images::HostBuilder {
             images: config.images_dir.clone(),
@@ -218,6 +221,12 @@ async fn serve(
         .with("version", env!("CARGO_PKG_VERSION"));
     rack.log(vec![started]).await?;
     rack.take_up().await;
+    api::installs::take_up(&ctx, &stop);
+    let (s, called) = (stop.clone(), ctx.clone());
+    tasks.spawn(async move {
+        super::courier::run(called, s).await;
+        ("webhooks", Ok(()))
+    });
 
     if let Some(d) = dhcp {
         let s = stop.clone();
@@ -241,7 +250,7 @@ async fn serve(
     tasks.spawn(async move {
         ("boot http", listen::serve_boot(boot_listener, node_routes, s).await.map_err(Into::into))
     });
-    let (s, routes) = (stop.clone(), api::router(ctx.clone()));
+    let (s, routes) = (stop.clone(), api::router(ctx.clone()).merge(window(&config, &ctx)?));
     tasks.spawn(async move {
         ("api", listen::serve_tls(api_listener, server_config, routes, s).await.map_err(Into::into))
     });
@@ -298,6 +307,15 @@ async fn serve(
     let _ = rack.log(vec![NewEvent::new(Time::now(), "server", "server.stop", Outcome::Ok)]).await;
     tracing::info!("stopped");
     outcome
+}
+
+/// The operator's window: over TLS alone, never on the local socket.
+fn window(config: &Config, ctx: &Arc<Ctx>) -> Result<axum::Router> {
+    let software = match &config.deployment {
+        Some(link) => Some(Arc::new(software::Remote::new(link)?) as Arc<dyn ui::Software>),
+        None => None,
+    };
+    Ok(ui::router(ui::Window::new(ctx.clone(), true, software)))
 }
 
 fn make_dirs(c: &Config) -> Result<()> {

@@ -132,6 +132,7 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
         Err(why) => tracing::warn!("no images are built here: {why}"),
     }
     let desk = Arc::new(Desk {
+        refusals: Default::default(),
         pipeline: pipeline.clone(),
         book: book.clone(),
         authority,

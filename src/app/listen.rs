@@ -57,7 +57,7 @@ pub async fn serve_tls(
     let tls = axum_server::tls_rustls::RustlsConfig::from_config(tls);
     axum_server::from_tcp_rustls(listener, tls)?
         .handle(handle)
-        .serve(router.into_make_service())
+        .serve(router.into_make_service_with_connect_info::<SocketAddr>())
         .await
 }
 
@@ -72,7 +72,7 @@ pub async fn serve_mutual(
     axum_server::from_tcp(listener)?
         .acceptor(acceptor)
         .handle(ends_with(stop, Duration::from_secs(5)))
-        .serve(router.into_make_service())
+        .serve(router.into_make_service_with_connect_info::<SocketAddr>())
         .await
 }
 

@@ -7,7 +7,8 @@
 //! names, time and logs, `names` says who is called what, `packages` is the
 //! cache, `images` builds images and `mirrors` mirrors, `installer_files` has what the
 //! distributions' installers fetch and `installer_log` what they say,
-//! `certifier` asks for nodes' certificates, `check` is `build-server check`.
+//! `certifier` asks for nodes' certificates, `software` what the deployment
+//! server has, `check` is `build-server check`.
 //!
 //! `deployment_server` is the other daemon, `peer` its TLS that knows the
 //! client, `shelf` the registry as ingest sees it, `upkeep` what it does by
@@ -23,6 +24,7 @@ pub mod build_server;
 pub mod certifier;
 pub mod check;
 pub mod claim;
+pub mod courier;
 pub mod daemon;
 pub mod deployment_server;
 pub mod dhcp_settings;
@@ -41,6 +43,7 @@ pub mod packages;
 pub mod peer;
 pub mod services;
 pub mod shelf;
+pub mod software;
 pub mod tokens;
 pub mod upkeep;
 

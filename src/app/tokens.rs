@@ -20,7 +20,12 @@ pub async fn load(store: &dyn Store, dir: &Path) -> Result<HashMap<Digest, Token
     // because the file was taken away.
     if !all.values().any(|t: &TokenRecord| t.role == Role::Admin) {
         let (secret, digest) = token::generate()?;
-        let record = TokenRecord { name: "admin".into(), role: Role::Admin, made: Time::now() };
+        let record = TokenRecord {
+            name: "admin".into(),
+            role: Role::Admin,
+            made: Time::now(),
+            expires: None,
+        };
         let made = NewEvent::new(Time::now(), "server", "token.make", Outcome::Ok)
             .with("name", "admin")
             .with("role", Role::Admin);

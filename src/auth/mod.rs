@@ -5,6 +5,7 @@
 //! - `password`, `rights`: people's passwords, and who may do what in the
 //!   registry.
 //! - `seal`: BMC passwords encrypted before they reach the store.
+//! - `session`: who is logged in at the window, and which forms are ours.
 //!
 //! The last two hang on one master key, a 0600 file beside the state. Servers that
 //! share a Redis share that file.
@@ -12,9 +13,11 @@
 pub mod password;
 pub mod rights;
 pub mod seal;
+pub mod session;
 pub mod token;
 
 pub use seal::MasterKey;
+pub use session::Session;
 pub use token::{Role, TokenRecord};
 
 use std::path::PathBuf;

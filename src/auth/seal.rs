@@ -28,6 +28,8 @@ pub struct MasterKey {
     seal: LessSafeKey,
     tokens: hmac::Key,
     passes: hmac::Key,
+    pub(super) sessions: hmac::Key,
+    pub(super) forms: hmac::Key,
 }
 
 struct Len(usize);
@@ -58,7 +60,7 @@ impl MasterKey {
         Self::from_bytes(&key).ok_or_else(|| bad("cannot be used".into()))
     }
 
-    fn from_bytes(key: &[u8; 32]) -> Option<Self> {
+    pub(super) fn from_bytes(key: &[u8; 32]) -> Option<Self> {
         let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, b"provision").extract(key);
         let derive = |purpose: &[u8]| {
             let mut out = [0u8; 32];
@@ -70,6 +72,8 @@ impl MasterKey {
             seal: LessSafeKey::new(seal),
             tokens: hmac::Key::new(hmac::HMAC_SHA256, &derive(b"build token")?),
             passes: hmac::Key::new(hmac::HMAC_SHA256, &derive(b"registry pass")?),
+            sessions: hmac::Key::new(hmac::HMAC_SHA256, &derive(b"window session")?),
+            forms: hmac::Key::new(hmac::HMAC_SHA256, &derive(b"window form")?),
         })
     }
 

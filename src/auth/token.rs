@@ -14,7 +14,9 @@ use std::fmt;
 pub enum Role {
     /// See everything but secrets.
     Read,
-    /// Power and install nodes, build images.
+    /// For programs: power and install nodes, and give that up again.
+    Controller,
+    /// All of that; build images and mirrors.
     Operate,
     /// Change the inventory and tokens.
     Admin,
@@ -24,6 +26,7 @@ impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Role::Read => "read",
+            Role::Controller => "controller",
             Role::Operate => "operate",
             Role::Admin => "admin",
         })
@@ -40,6 +43,17 @@ pub struct TokenRecord {
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     pub made: Time,
+    /// When it stops being good; never, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires: Option<Time>,
+}
+
+impl TokenRecord {
+    /// Whether it is past its time.
+    pub fn expired(&self, now: Time) -> bool {
+        self.expires.is_some_and(|t| t <= now)
+    }
 }
 
 /// A new token and the key its record is stored under.

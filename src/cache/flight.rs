@@ -168,6 +168,7 @@ impl Flight {
                     if good || end == End::NoRoom {
                         cache.given_out(key, good);
                     }
+                    cache.landed(key, self);
                     self.ends(end);
                     return good;
                 }
@@ -178,6 +179,7 @@ impl Flight {
             }
         }
         discard(arrival);
+        cache.landed(key, self);
         self.ends(End::Failed(502, format!("{why}; tried {TRIES} times")));
         false
     }
@@ -347,6 +349,7 @@ impl Flight {
             tracing::warn!(error = %e, "the package cache cannot keep a file");
             let _ = std::fs::remove_file(&a.path);
         }
+        cache.landed(key, self);
         self.show(a);
         Ok(())
     }

@@ -197,8 +197,17 @@ impl Cache {
             if !own.fly(&this, &key, &url).await {
                 Counts::add(&this.counts.failed, 1);
             }
-            this.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            this.landed(&key, &own);
         });
         flight
+    }
+
+    /// Nobody joins `flight` any more: who has its answer and asks again is
+    /// asking anew.
+    fn landed(&self, key: &Key, flight: &Flight) {
+        let mut all = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.get(key).is_some_and(|f| std::ptr::eq(Arc::as_ptr(f), flight)) {
+            all.remove(key);
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! `provision install`.
 
+use super::images::shown_or_watched;
 use super::output::segment;
 use super::watch::watch;
 use super::{Fail, Session};
 use crate::api::install::InstallRequest;
+use crate::api::installs::InstallMany;
 use crate::model::{Node, Operation};
 use std::io::{IsTerminal, Write};
 
@@ -16,6 +18,7 @@ Examples:
   provision install node07 --profile docker
   provision install node07 node08 --profile base --image debian-13 --yes
   provision install node07 --profile docker --no-wait
+  provision install node{01..40} --profile docker --at-once 10 --stop-after 3 --yes
   provision install node07 --profile docker --image debian-13-installer --mirror room7")]
 pub struct InstallArgs {
     /// Nodes, by name or address
@@ -30,6 +33,12 @@ pub struct InstallArgs {
     /// Take all packages from this mirror; for images of an installer
     #[arg(long)]
     mirror: Option<String>,
+    /// Of several nodes, how many at once
+    #[arg(long)]
+    at_once: Option<usize>,
+    /// Of several nodes, after how many that failed no other is begun
+    #[arg(long)]
+    stop_after: Option<usize>,
     /// Return at once and print the operations
     #[arg(long)]
     no_wait: bool,
@@ -71,6 +80,18 @@ pub(super) async fn run(s: &Session, a: InstallArgs) -> Result<(), Fail> {
         if !matches!(answer.trim(), "y" | "Y" | "yes") {
             return Err(Fail::Use("nothing was done".into()));
         }
+    }
+    if a.at_once.is_some() || a.stop_after.is_some() {
+        let body = InstallMany {
+            nodes: nodes.iter().map(|n| n.spec.name.to_string()).collect(),
+            profile: a.profile,
+            image: a.image,
+            mirror: a.mirror,
+            at_once: a.at_once,
+            stop_after: a.stop_after,
+        };
+        let op: Operation = s.client.post("/v1/installs", &body).await?;
+        return shown_or_watched(s, op, a.no_wait).await;
     }
     let body = InstallRequest { profile: a.profile, image: a.image, mirror: a.mirror };
     let mut ops: Vec<Operation> = Vec::new();

@@ -230,8 +230,8 @@ impl DiskArgs {
 pub(super) async fn run(s: &Session, a: NodesArgs) -> Result<(), Fail> {
     match a.what.unwrap_or(What::List) {
         What::List => {
-            let l: List<Node> = s.client.get("/v1/nodes").await?;
-            s.out.show(&l.items, |nodes| table(nodes))
+            let all: Vec<Node> = s.client.all("/v1/nodes").await?;
+            s.out.show(&all, |nodes| table(nodes))
         }
         What::Show { node } => {
             let n: Node = s.client.get(&format!("/v1/nodes/{}", segment(&node))).await?;

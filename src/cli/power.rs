@@ -3,6 +3,7 @@
 use super::output::{Table, segment};
 use super::{Fail, Session};
 use crate::api::power::PowerRequest;
+use crate::client::ClientError;
 use crate::model::{Node, Operation, OperationState};
 use serde_json::Value;
 use std::time::Duration;
@@ -36,7 +37,9 @@ pub(super) async fn run(s: &Session, a: PowerArgs) -> Result<(), Fail> {
         if command == "status" {
             match s.client.get::<Value>(&path).await {
                 Ok(v) => rows.push(v),
-                Err(e @ crate::client::ClientError::Server(_)) => failed.push(format!("{n}: {e}")),
+                Err(e @ (ClientError::Server(_) | ClientError::Wrong(_))) => {
+                    failed.push(format!("{n}: {e}"));
+                }
                 Err(e) => return Err(e.into()),
             }
             continue;

@@ -11,7 +11,7 @@ use crate::auth::{Role, TokenRecord};
 #[command(after_help = "\
 Examples:
   provision tokens
-  provision tokens add telescope --role operate > telescope.token
+  provision tokens add telescope --role controller --expires 365d > telescope.token
   provision tokens revoke telescope")]
 pub struct TokensArgs {
     #[command(subcommand)]
@@ -26,9 +26,12 @@ enum What {
     Add {
         /// Who it is for
         name: String,
-        /// read, operate or admin
+        /// read, controller, operate or admin
         #[arg(long, value_parser = role)]
         role: Role,
+        /// Until when it is good: a time, or how long, such as 30d
+        #[arg(long)]
+        expires: Option<String>,
     },
     /// Make one invalid, at once
     Revoke {
@@ -38,7 +41,8 @@ enum What {
 }
 
 fn role(s: &str) -> Result<Role, String> {
-    serde_json::from_value(s.into()).map_err(|_| "use one of read, operate, admin".to_owned())
+    serde_json::from_value(s.into())
+        .map_err(|_| "use one of read, controller, operate, admin".to_owned())
 }
 
 pub(super) async fn run(s: &Session, a: TokensArgs) -> Result<(), Fail> {
@@ -46,15 +50,17 @@ pub(super) async fn run(s: &Session, a: TokensArgs) -> Result<(), Fail> {
         What::List => {
             let l: List<TokenRecord> = s.client.get("/v1/tokens").await?;
             s.out.show(&l.items, |all| {
-                let mut t = Table::new(&["name", "role", "made"]);
+                let mut t = Table::new(&["name", "role", "made", "expires"]);
                 for r in all {
-                    t.row(&[r.name.clone(), r.role.to_string(), r.made.to_string()]);
+                    let expires = r.expires.map(|e| e.to_string()).unwrap_or_default();
+                    t.row(&[r.name.clone(), r.role.to_string(), r.made.to_string(), expires]);
                 }
                 t
             })
         }
-        What::Add { name, role } => {
-            let made: MadeToken = s.client.post("/v1/tokens", &NewToken { name, role }).await?;
+        What::Add { name, role, expires } => {
+            let made: MadeToken =
+                s.client.post("/v1/tokens", &NewToken { name, role, expires }).await?;
             s.out.show(&made, |m| {
                 let mut t = Table::plain();
                 t.row(std::slice::from_ref(&m.token));

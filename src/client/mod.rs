@@ -184,6 +184,24 @@ impl Client {
         self.json(r).await
     }
 
+    /// GET of a whole list, a page after the other.
+    pub async fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, ClientError> {
+        #[derive(serde::Deserialize)]
+        struct Page<T> {
+            items: Vec<T>,
+            next: Option<String>,
+        }
+        let mut all = Vec::new();
+        let mut at = path.to_owned();
+        loop {
+            let page: Page<T> = self.get(&at).await?;
+            all.extend(page.items);
+            let Some(next) = page.next else { return Ok(all) };
+            // Of letters, digits, `-` and `_`.
+            at = format!("{path}{}next={next}", if path.contains('?') { '&' } else { '?' });
+        }
+    }
+
     /// GET of a text.
     pub async fn text(&self, path: &str) -> Result<String, ClientError> {
         let r = self.send(Method::GET, path, None::<&()>, None).await?;

@@ -80,6 +80,22 @@ pub struct NodeEntry {
     pub password: Option<PasswordSource>,
 }
 
+/// Why a node cannot be as it is described.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub struct Unfit {
+    /// Which part of the description, as a JSON pointer: `/macs`.
+    pub field: &'static str,
+    /// What is wrong, and what would be right.
+    pub why: String,
+}
+
+impl Unfit {
+    fn new(field: &'static str, why: String) -> Self {
+        Self { field, why }
+    }
+}
+
 /// What the inventory already holds: each value with the node that has it.
 #[derive(Debug, Clone, Default)]
 pub struct Taken {
@@ -158,41 +174,49 @@ fn entry(n: NodeWire, line: usize) -> Result<NodeEntry, (Option<usize>, String)>
 
 /// Checks one node against the network and what is taken; fills in an address
 /// when it has none. The message says what would be right.
-pub fn admit(spec: &mut NodeSpec, net: &Network, taken: &Taken) -> Result<(), String> {
+pub fn admit(spec: &mut NodeSpec, net: &Network, taken: &Taken) -> Result<(), Unfit> {
     let name = &spec.name;
     if taken.names.contains(name) {
-        return Err(format!(
-            "a node named {name} is there already; use `provision nodes set {name}` to change it"
+        return Err(Unfit::new(
+            "/name",
+            format!(
+                "a node named {name} is there already; use `provision nodes set {name}` to change it"
+            ),
         ));
     }
     let mut own = BTreeSet::new();
     for m in &spec.macs {
         if let Some(other) = taken.macs.get(m) {
-            return Err(format!(
-                "MAC {m} of {name} belongs to {other}; a MAC can have one node only"
+            return Err(Unfit::new(
+                "/macs",
+                format!("MAC {m} of {name} belongs to {other}; a MAC can have one node only"),
             ));
         }
         if !own.insert(m) {
-            return Err(format!("MAC {m} stands twice in {name}"));
+            return Err(Unfit::new("/macs", format!("MAC {m} stands twice in {name}")));
         }
     }
     if spec.macs.is_empty() {
-        return Err(format!("{name} needs at least one MAC address"));
+        return Err(Unfit::new("/macs", format!("{name} needs at least one MAC address")));
     }
     if let Some(b) = &spec.bmc
         && (b.user.is_empty() || b.user.len() > 16 || b.user.chars().any(|c| c.is_control()))
     {
-        return Err(format!(
-            "BMC user of {name} must be 1 to 16 printable characters (IPMI's limit)"
+        return Err(Unfit::new(
+            "/bmc/user",
+            format!("BMC user of {name} must be 1 to 16 printable characters (IPMI's limit)"),
         ));
     }
     if let Some(b) = &spec.bmc
         && let Some(other) = taken.bmcs.get(&(b.address, b.port))
     {
         let at = format!("{}:{}", b.address, b.port);
-        return Err(format!(
-            "BMC {at} of {name} is {other}'s already, and powering one would cycle the other; \
+        return Err(Unfit::new(
+            "/bmc",
+            format!(
+                "BMC {at} of {name} is {other}'s already, and powering one would cycle the other; \
              give {name} the address and port of its own"
+            ),
         ));
     }
     if spec.labels.len() > 64
@@ -203,12 +227,17 @@ pub fn admit(spec: &mut NodeSpec, net: &Network, taken: &Taken) -> Result<(), St
                 || k.chars().chain(v.chars()).any(|c| c.is_control())
         })
     {
-        return Err(format!(
-            "labels of {name}: at most 64, keys to 64 and values to 256 printable characters"
+        return Err(Unfit::new(
+            "/labels",
+            format!(
+                "labels of {name}: at most 64, keys to 64 and values to 256 printable characters"
+            ),
         ));
     }
     if let Some(l) = spec.labels.get(LOADER_LABEL) {
-        l.parse::<Loader>().map_err(|e| format!("label {LOADER_LABEL} of {name}: {e}"))?;
+        let fault =
+            |e| Unfit::new("/labels/loader", format!("label {LOADER_LABEL} of {name}: {e}"));
+        l.parse::<Loader>().map_err(fault)?;
     }
     let (lo, hi) = net.range;
     if spec.address.is_unspecified() {
@@ -216,7 +245,8 @@ pub fn admit(spec: &mut NodeSpec, net: &Network, taken: &Taken) -> Result<(), St
             .map(Ipv4Addr::from)
             .find(|a| !taken.addresses.contains_key(a))
             .ok_or_else(|| {
-                format!("no address is free between {lo} and {hi}; widen network.range")
+                let m = format!("no address is free between {lo} and {hi}; widen network.range");
+                Unfit::new("/address", m)
             })?;
     }
     let a = spec.address;
@@ -224,13 +254,17 @@ pub fn admit(spec: &mut NodeSpec, net: &Network, taken: &Taken) -> Result<(), St
         let also: Vec<String> =
             net.relayed.iter().map(|r| format!(" and {}/{}", r.net, r.prefix)).collect();
         let also = also.concat();
-        return Err(format!(
-            "address {a} of {name} is outside the range {lo} to {hi}{also} served here"
+        return Err(Unfit::new(
+            "/address",
+            format!("address {a} of {name} is outside the range {lo} to {hi}{also} served here"),
         ));
     }
     if let Some(other) = taken.addresses.get(&a) {
-        return Err(format!(
-            "address {a} of {name} belongs to {other}; leave it out to get the first free one"
+        return Err(Unfit::new(
+            "/address",
+            format!(
+                "address {a} of {name} belongs to {other}; leave it out to get the first free one"
+            ),
         ));
     }
     Ok(())
@@ -255,10 +289,10 @@ pub fn admit_all(
         } else {
             Taken { addresses: reserved.addresses.clone(), ..taken.clone() }
         };
-        admit(&mut e.spec, net, &view).map_err(|message| ConfigError::At {
+        admit(&mut e.spec, net, &view).map_err(|unfit| ConfigError::At {
             file: file.to_owned(),
             line: e.line,
-            message,
+            message: unfit.why,
         })?;
         taken.add(&e.spec);
         reserved.addresses.insert(e.spec.address, e.spec.name.clone());

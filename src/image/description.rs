@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 pub const FORMAT: u32 = 1;
 
 /// One file of the image's directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
     /// Digest of the content.
@@ -30,7 +30,7 @@ pub struct Rootfs {
 }
 
 /// What the image was made from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Provenance {
     /// The clock of the build: the date of the distribution's newest index,
@@ -49,7 +49,7 @@ pub struct Provenance {
 }
 
 /// The distribution's own installer, in an image of method `preseed`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Installer {
     /// The distribution's suite, such as `trixie`.
@@ -84,7 +84,7 @@ pub struct Installer {
 }
 
 /// A component of the installer that was made from ordinary packages.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Repacked {
     /// Its version.

@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 ulid_id!(
     /// Identity of a run: `run-` and a ULID.
-    RunId, "run-"
+    RunId, "run-", "^run-[0-9a-z]{26}$", "run-01k9n0w3c4y6x8z2q5v7t9r1s4"
 );
 
 /// How far a run is.

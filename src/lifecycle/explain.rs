@@ -5,9 +5,10 @@ use crate::model::{Build, BuildOutcome, Event, Phase, Time};
 use serde::{Deserialize, Serialize};
 
 /// A line of the timeline.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Line {
     /// When.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Time,
     /// Seconds since the build began.
     pub seconds: f64,
@@ -18,7 +19,7 @@ pub struct Line {
 }
 
 /// The whole story.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Explanation {
     /// The build.
     pub build: Build,

@@ -21,6 +21,7 @@ pub mod machine;
 pub mod orders;
 pub mod rack;
 pub mod recover;
+pub mod rollout;
 
 pub use inventory::Inventory;
 pub use machine::Input;
@@ -29,6 +30,7 @@ pub use orders::InstallOrder;
 pub use rack::{Arm, Armed, Rack};
 
 use crate::config::ConfigError;
+use crate::config::nodes::Unfit;
 use crate::model::{BuildId, NodeName, OperationId};
 use crate::store::StoreError;
 
@@ -63,6 +65,9 @@ pub enum LifeError {
     /// A node cannot be added or changed so.
     #[error("{0}")]
     Refused(String),
+    /// The same, and it is known what of it does not fit.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// An inventory file.
     #[error(transparent)]
     File(#[from] ConfigError),

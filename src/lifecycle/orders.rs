@@ -9,8 +9,8 @@ use crate::config::nodes::{self, NodeEntry};
 use crate::config::{ConfigError, Network};
 use crate::model::plan::InstallPlan;
 use crate::model::{
-    Build, BuildId, BuildInputs, BuildOutcome, LifeCycle, NewEvent, Node, NodeName, NodeSpec,
-    Operation, OperationId, OperationKind, OperationState, Outcome, Phase, Time,
+    Asker, Build, BuildId, BuildInputs, BuildOutcome, LifeCycle, NewEvent, Node, NodeName,
+    NodeSpec, Operation, OperationId, OperationKind, OperationState, Outcome, Phase, Time,
 };
 use crate::store::{Batch, Expect, StoreError, kind};
 use std::sync::Arc;
@@ -20,7 +20,9 @@ pub struct InstallOrder {
     /// The node as it was when the plan was made.
     pub node: NodeSpec,
     /// Who asks.
-    pub actor: String,
+    pub asker: Asker,
+    /// The operation that this install is a part of.
+    pub parent: Option<OperationId>,
     /// Inputs, for the record.
     pub inputs: BuildInputs,
     /// The plan for a build; kept as it is now, so that a profile edited in
@@ -33,7 +35,7 @@ pub const PLAN: &str = "plan";
 
 impl Rack {
     /// Refuses when the node is busy.
-    fn must_be_free(&self, node: &NodeName) -> Result<(), LifeError> {
+    pub fn must_be_free(&self, node: &NodeName) -> Result<(), LifeError> {
         let running = self.running_build(node).map(|b| b.operation.clone()).or_else(|| {
             let v = self.view();
             let busy = |o: &&Arc<Operation>| o.node.as_ref() == Some(node) && !o.state.is_final();
@@ -74,13 +76,14 @@ impl Rack {
         }
         let operation = Operation {
             node: Some(name.clone()),
-            ..new_operation(OperationKind::Install, &order.actor, now)
+            parent: order.parent,
+            ..new_operation(OperationKind::Install, &order.asker, now)
         };
         let mut build = Build {
             id: BuildId::generate(),
             node: name,
             operation: operation.id.clone(),
-            actor: order.actor,
+            actor: order.asker.name,
             inputs: order.inputs,
             phase: Phase::Power,
             attempt: 1,
@@ -141,10 +144,23 @@ impl Rack {
         Ok(operation)
     }
 
-    /// Gives up a running build. The machine is left as it is.
+    /// The operation that a request was answered with before.
+    pub fn by_request(&self, actor: &str, key: &str) -> Option<Arc<Operation>> {
+        let v = self.view();
+        let is = |o: &&Arc<Operation>| {
+            o.actor == actor && o.request.as_ref().is_some_and(|r| r.key == key)
+        };
+        v.operations.values().rev().find(is).cloned()
+    }
+
+    /// Gives up a running build. The machine is left as it is. Of an install
+    /// of many nodes, no other is begun.
     pub async fn cancel(self: &Arc<Self>, id: &OperationId, actor: &str) -> Result<(), LifeError> {
         let op = self.view().operations.get(id).cloned();
         let op = op.ok_or_else(|| LifeError::NotFound(format!("operation {id}")))?;
+        if op.kind == OperationKind::InstallMany && !op.state.is_final() {
+            return self.stop_rollout(id, actor).await;
+        }
         match (&op.build, op.state) {
             (Some(b), OperationState::Running) => {
                 self.input(b, Input::Cancel(actor.to_owned())).await
@@ -163,14 +179,14 @@ impl Rack {
         &self,
         kind: OperationKind,
         node: Option<&NodeName>,
-        actor: &str,
+        asker: &Asker,
         event: NewEvent,
     ) -> Result<Operation, LifeError> {
         let _turn = self.turn.lock().await;
         if let Some(n) = node {
             self.must_be_free(n)?;
         }
-        let o = Operation { node: node.cloned(), ..new_operation(kind, actor, Time::now()) };
+        let o = Operation { node: node.cloned(), ..new_operation(kind, asker, Time::now()) };
         self.put_operation(o.clone(), vec![event]).await?;
         Ok(o)
     }
@@ -197,12 +213,21 @@ impl Rack {
         result: Result<serde_json::Value, String>,
         event: NewEvent,
     ) -> Result<(), LifeError> {
-        let old = self.view().operations.get(id).cloned();
-        let old = old.ok_or_else(|| LifeError::NotFound(format!("operation {id}")))?;
-        let (state, reason, result) = match result {
+        let end = match result {
             Ok(v) => (OperationState::Done, None, Some(v)),
             Err(why) => (OperationState::Failed, Some(why), None),
         };
+        self.end_as(id, end, event).await
+    }
+
+    pub(super) async fn end_as(
+        &self,
+        id: &OperationId,
+        (state, reason, result): (OperationState, Option<String>, Option<serde_json::Value>),
+        event: NewEvent,
+    ) -> Result<(), LifeError> {
+        let old = self.view().operations.get(id).cloned();
+        let old = old.ok_or_else(|| LifeError::NotFound(format!("operation {id}")))?;
         let o = Operation { state, reason, result, ..(*old).clone() };
         // An operation that never ends would keep its node busy for ever.
         loop {
@@ -254,7 +279,7 @@ impl Rack {
     ) -> Result<Node, LifeError> {
         let _turn = self.turn.lock().await;
         let taken = self.view().inventory.taken(None);
-        nodes::admit(&mut spec, net, &taken).map_err(LifeError::Refused)?;
+        nodes::admit(&mut spec, net, &taken)?;
         let node = Node::new(spec);
         // A machine that was seen is no longer a stranger.
         let mut batch = secrets;
@@ -283,7 +308,7 @@ impl Rack {
         let mut node = self.view().inventory.find(name.as_str()).map(|n| (**n).clone())?;
         let what = change(&mut node).map_err(LifeError::Refused)?;
         let taken = self.view().inventory.taken(Some(name));
-        nodes::admit(&mut node.spec, net, &taken).map_err(LifeError::Refused)?;
+        nodes::admit(&mut node.spec, net, &taken)?;
         let event = NewEvent::new(Time::now(), actor, "node.set", Outcome::Ok)
             .node(name)
             .with("changed", what.join(", "));
@@ -327,19 +352,21 @@ fn added(now: Time, actor: &str, spec: &NodeSpec) -> NewEvent {
         .with("address", spec.address)
 }
 
-fn new_operation(kind: OperationKind, actor: &str, now: Time) -> Operation {
+pub(super) fn new_operation(kind: OperationKind, asker: &Asker, now: Time) -> Operation {
     Operation {
         id: OperationId::generate(),
         kind,
         node: None,
         build: None,
+        parent: None,
+        request: asker.request.clone(),
         state: OperationState::Running,
         phase: None,
         reason: None,
         bytes: 0,
         total: 0,
         deadline: None,
-        actor: actor.to_owned(),
+        actor: asker.name.clone(),
         result: None,
         started: now,
         updated: now,

@@ -7,13 +7,14 @@
 //! losing a phase is not.
 
 use super::machine::{Effect, Input, step};
+use super::rollout::{ROLLOUT, Rollout};
 use super::{Inventory, LifeError};
 use crate::config::Deadlines;
 use crate::model::{
     Build, BuildId, BuildOutcome, Event, LifeCycle, NewEvent, Node, NodeName, Operation,
     OperationId, OperationState, Phase, Time,
 };
-use crate::store::{Batch, Doc, Expect, Store, StoreError, kind};
+use crate::store::{Batch, Doc, Expect, Store, StoreError, Teller, kind};
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, HashMap};
@@ -52,6 +53,8 @@ pub struct View {
     pub builds: BTreeMap<BuildId, Arc<Build>>,
     /// Operations.
     pub operations: BTreeMap<OperationId, Arc<Operation>>,
+    /// Orders for many nodes, by operation.
+    pub rollouts: BTreeMap<OperationId, Arc<Rollout>>,
 }
 
 /// The driver.
@@ -59,7 +62,7 @@ pub struct Rack {
     pub(super) store: Arc<dyn Store>,
     pub(super) view: RwLock<View>,
     pub(super) turn: Mutex<()>,
-    events: broadcast::Sender<Event>,
+    teller: Teller,
     pub(super) limits: Deadlines,
     arm: Arc<dyn Arm>,
     pub(super) wake: Notify,
@@ -93,11 +96,15 @@ impl Rack {
         for o in docs::<Operation>(&*store, kind::OPERATION).await? {
             view.operations.insert(o.id.clone(), Arc::new(o));
         }
+        for r in docs::<Rollout>(&*store, ROLLOUT).await? {
+            view.rollouts.insert(r.operation.clone(), Arc::new(r));
+        }
+        let teller = Teller::new(&*store).await?;
         let rack = Arc::new(Self {
+            teller,
             store,
             view: RwLock::new(view),
             turn: Mutex::new(()),
-            events: broadcast::channel(4096).0,
             limits,
             arm,
             wake: Notify::new(),
@@ -128,7 +135,7 @@ impl Rack {
 
     /// New events from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.events.subscribe()
+        self.teller.subscribe()
     }
 
     /// Whether the store took the last write.
@@ -145,16 +152,12 @@ impl Rack {
 
     /// Writes `batch` and tells subscribers.
     pub async fn commit(&self, batch: Batch) -> Result<Vec<Event>, StoreError> {
-        let result = self.store.commit(batch).await;
+        let result = self.teller.commit(&*self.store, batch).await;
         match &result {
-            Ok(events) => {
+            Ok(_) => {
                 if !self.store_ok.swap(true, Ordering::Relaxed) {
                     tracing::warn!(store = self.store.name(), "the store is back");
                     self.tell_operations(None);
-                }
-                for e in events {
-                    // No subscriber is no fault.
-                    let _ = self.events.send(e.clone());
                 }
             }
             Err(e @ StoreError::Unavailable { why, .. }) => {

@@ -176,7 +176,10 @@ impl Rack {
             let v = self.view();
             let has_build =
                 |o: &Operation| o.build.as_ref().is_some_and(|b| v.builds.contains_key(b));
-            let is_lost = |o: &&Arc<Operation>| !o.state.is_final() && !has_build(o);
+            // Orders for many nodes go on.
+            let is_lost = |o: &&Arc<Operation>| {
+                !o.state.is_final() && !has_build(o) && !v.rollouts.contains_key(&o.id)
+            };
             v.operations.values().filter(is_lost).map(|o| (**o).clone()).collect()
         };
         for mut o in lost {

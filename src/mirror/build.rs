@@ -64,6 +64,10 @@ pub fn build_mirror(
     let recipe = recipe::RECIPES.iter().find(of_image);
     let recipe = recipe.ok_or_else(|| MirrorError::Release(request.image.name.clone()))?;
     let key = SigningKey::open(&request.key)?;
+    if let Some(i) = image.installer.as_ref().filter(|i| i.key != key.fingerprint()) {
+        let (image, believes) = (request.image.name.clone(), i.key.clone());
+        return Err(MirrorError::ForeignImage { image, believes });
+    }
     let work = Workplace::open(&request.mirrors, &request.name)?;
 
     progress.step("indices of the archive");

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 pub const FORMAT: u32 = 1;
 
 /// A suite that packages were taken from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Origin {
     /// Suite, such as `trixie-security`.

@@ -68,6 +68,17 @@ pub enum MirrorError {
     /// An image whose release has no archive.
     #[error("image '{0}' is of a release that no mirror can be made for")]
     Release(Name),
+    /// An image whose installer would not believe this server's signature.
+    #[error(
+        "the installer of image '{image}' believes the key {believes}, and this server signs with \
+         another: add the image again here (`provision images add`), then make the mirror"
+    )]
+    ForeignImage {
+        /// Image.
+        image: Name,
+        /// The key of the server that added it.
+        believes: String,
+    },
     /// What is imported is not what was exported.
     #[error("the file cannot be imported: {0}")]
     Import(String),

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 /// The processor and firmware a PXE client names in DHCP option 93
 /// (RFC 4578 §2.1; numbers from IANA's "Processor Architecture Types").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientArch {
     /// 0: PC with BIOS.

@@ -7,10 +7,11 @@ use std::fmt;
 use std::str::FromStr;
 
 macro_rules! ulid_id {
-    ($(#[$doc:meta])* $ty:ident, $prefix:literal) => {
+    ($(#[$doc:meta])* $ty:ident, $prefix:literal, $pattern:tt, $example:tt) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
         #[serde(try_from = "String", into = "String")]
+        #[schema(value_type = String, pattern = $pattern, example = $example)]
         pub struct $ty(String);
 
         impl $ty {
@@ -60,11 +61,11 @@ pub(crate) use ulid_id;
 
 ulid_id!(
     /// Identity of a build: `b-` and a ULID, so that it sorts by time.
-    BuildId, "b-"
+    BuildId, "b-", "^b-[0-9a-z]{26}$", "b-01k9n0w3c4y6x8z2q5v7t9r1s3"
 );
 
 /// How an image gets onto a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// The agent writes a root file system.
@@ -88,7 +89,7 @@ impl Method {
 }
 
 /// The mirror that a build took its packages from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct MirrorUsed {
     /// Name.
     pub name: Name,
@@ -97,7 +98,7 @@ pub struct MirrorUsed {
 }
 
 /// What went into a build, enough to make the same one again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BuildInputs {
     /// Image name.
     pub image: Name,
@@ -123,11 +124,12 @@ pub struct BuildInputs {
     #[serde(default)]
     pub templates: BTreeMap<String, Digest>,
     /// Version of the program.
+    #[schema(example = "0.1.0")]
     pub version: String,
 }
 
 /// How a build ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BuildOutcome {
     /// Not ended.
@@ -141,7 +143,7 @@ pub enum BuildOutcome {
 }
 
 /// The record of one build, kept for ever.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Build {
     /// Identity.
     pub id: BuildId,
@@ -150,6 +152,7 @@ pub struct Build {
     /// The operation that answers for it.
     pub operation: OperationId,
     /// Who asked.
+    #[schema(example = "ada")]
     pub actor: String,
     /// Inputs.
     pub inputs: BuildInputs,
@@ -168,9 +171,11 @@ pub struct Build {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub question: Option<String>,
     /// Start.
+    #[schema(value_type = String, format = DateTime)]
     pub started: Time,
     /// End.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub ended: Option<Time>,
     /// Digest over everything put on the disk, identity left out: equal for
     /// two installs of the same inputs.

@@ -8,7 +8,11 @@ use std::str::FromStr;
 
 /// A SHA-256 digest: `sha256:` and 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, utoipa::ToSchema)]
-#[schema(value_type = String)]
+#[schema(
+    value_type = String,
+    pattern = "^sha256:[0-9a-f]{64}$",
+    example = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+)]
 pub struct Digest([u8; 32]);
 
 impl Digest {

@@ -37,8 +37,10 @@ pub struct NewEvent {
     #[schema(value_type = String, format = DateTime)]
     pub at: Time,
     /// Who asked: a token's name, `node:<name>`, or `server`.
+    #[schema(example = "ada")]
     pub actor: String,
     /// What, as `noun.verb`: `power.cycle`, `install.start`, `dhcp.ack`.
+    #[schema(example = "power.cycle")]
     pub action: String,
     /// Which node.
     #[serde(default, skip_serializing_if = "Option::is_none")]

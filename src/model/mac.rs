@@ -7,7 +7,12 @@ use std::str::FromStr;
 
 /// A unicast 48-bit MAC address. Written `52:54:00:12:34:56`; read with `:`,
 /// `-`, `.` (Cisco's three groups) or no separator, in either case.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, utoipa::ToSchema)]
+#[schema(
+    value_type = String,
+    pattern = r"^(?!(00[:-]){5}00$|0000\.0000\.0000$|000000000000$)([0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f][02468ACEace](-[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f][02468ACEace][0-9A-Fa-f]{2}(\.[0-9A-Fa-f]{4}){2}|[0-9A-Fa-f][02468ACEace][0-9A-Fa-f]{10})$",
+    example = "52:54:00:12:34:56"
+)]
 pub struct Mac([u8; 6]);
 
 impl Mac {

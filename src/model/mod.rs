@@ -30,7 +30,7 @@ pub use name::{Name, NodeName};
 pub use node::{
     Arch, BmcSpec, DiskHint, Facts, Firmware, LifeCycle, Node, NodeSpec, NodeStatus, PowerDriver,
 };
-pub use operation::{Operation, OperationId, OperationKind, OperationState};
+pub use operation::{Asker, Operation, OperationId, OperationKind, OperationState, RequestKey};
 pub use phase::{Phase, PhaseRecord};
 pub use secret::Secret;
 pub use workload::{Container, Happening, Seen, Workload, WorkloadReport};

@@ -7,9 +7,13 @@ use std::fmt;
 use std::str::FromStr;
 
 macro_rules! checked_name {
-    ($(#[$doc:meta])* $ty:ident, $what:literal, $want:literal, $ok:expr) => {
+    (
+        $(#[$doc:meta])* $ty:ident, $what:literal, $want:literal,
+        ($longest:tt, $pattern:tt, $example:tt), $ok:expr
+    ) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, utoipa::ToSchema)]
+        #[schema(value_type = String, max_length = $longest, pattern = $pattern, example = $example)]
         pub struct $ty(String);
 
         impl $ty {
@@ -82,6 +86,7 @@ checked_name!(
     NodeName,
     "node name",
     "1 to 63 of a-z, 0-9 and '-', not starting or ending with '-', with at least one letter",
+    (63, "^([0-9][0-9-]*)?[a-z]([a-z0-9-]*[a-z0-9])?$", "node01"),
     |s| is_label(s) && s.bytes().any(|b| b.is_ascii_alphabetic())
 );
 
@@ -90,6 +95,7 @@ checked_name!(
     Name,
     "name",
     "1 to 64 of a-z, 0-9, '-', '_' and '.', starting with a letter or digit, without '..'",
+    (64, r"^[a-z0-9](\.?[a-z0-9_-])*\.?$", "debian-12"),
     is_file_name
 );
 

@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use utoipa::{PartialSchema as _, ToSchema as _};
 
 /// Which firmware boots the node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Firmware {
     /// Take what the node's DHCP packets say; for the BMC's boot flag, BIOS
@@ -32,7 +35,9 @@ impl fmt::Display for Firmware {
 }
 
 /// Processor architecture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Arch {
     /// AMD64.
@@ -43,7 +48,9 @@ pub enum Arch {
 }
 
 /// How power is controlled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum PowerDriver {
     /// Built in: IPMI 2.0 RMCP+, cipher suite 17, else 3.
@@ -60,10 +67,11 @@ fn default_ipmi_port() -> u16 {
 }
 
 /// A node's BMC, without its password (that is kept encrypted elsewhere).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BmcSpec {
     /// Address of the BMC.
+    #[schema(schema_with = ip_address)]
     pub address: IpAddr,
     /// UDP port, 623 unless said otherwise.
     #[serde(default = "default_ipmi_port")]
@@ -72,12 +80,18 @@ pub struct BmcSpec {
     #[serde(default)]
     pub driver: PowerDriver,
     /// User name at the BMC, at most 16 characters (IPMI 2.0 §13.28).
+    #[schema(
+        min_length = 1,
+        max_length = 16,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$",
+        example = "root"
+    )]
     pub user: String,
 }
 
 /// Which disk may be wiped. All the fields that are set must fit; when none
 /// is set the node must have exactly one candidate.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiskHint {
     /// Serial number as the kernel shows it.
@@ -106,14 +120,16 @@ impl DiskHint {
 }
 
 /// What the operator says of a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeSpec {
     /// Host name, unique.
     pub name: NodeName,
     /// MAC addresses, unique over the inventory; the first boots.
+    #[schema(min_items = 1)]
     pub macs: Vec<Mac>,
     /// IPv4 address, unique, inside the subnet.
+    #[schema(value_type = String, format = Ipv4, example = "10.1.0.11")]
     pub address: Ipv4Addr,
     /// Firmware.
     #[serde(default)]
@@ -136,7 +152,9 @@ pub struct NodeSpec {
 }
 
 /// Where a node is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum LifeCycle {
     /// Seen on the wire, not in the inventory.
@@ -174,7 +192,7 @@ impl fmt::Display for LifeCycle {
 }
 
 /// A disk as the agent found it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct DiskFacts {
     /// Kernel name, such as `sda`.
     pub name: String,
@@ -201,7 +219,7 @@ pub struct DiskFacts {
 }
 
 /// A network card as the agent found it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct NicFacts {
     /// Kernel name.
     pub name: String,
@@ -216,7 +234,7 @@ pub struct NicFacts {
 }
 
 /// What the agent found out about the machine.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Facts {
     /// Processor model.
     #[serde(default)]
@@ -252,7 +270,7 @@ pub struct Facts {
 }
 
 /// What was found out and decided about a node; written by the life cycle.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct NodeStatus {
     /// State.
     #[serde(default)]
@@ -278,6 +296,7 @@ pub struct NodeStatus {
     pub secure_boot: Option<bool>,
     /// Last packet or report from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub last_seen: Option<Time>,
     /// Hardware.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -287,7 +306,20 @@ pub struct NodeStatus {
     pub host_keys: Vec<String>,
     /// Times of the state changes that matter for statistics.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub deployed_at: Option<Time>,
+}
+
+/// An address of either family, as a schema.
+fn ip_address() -> utoipa::openapi::Schema {
+    use utoipa::openapi::{KnownFormat, ObjectBuilder, OneOfBuilder, SchemaFormat, Type};
+    let of = |format| {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(format)))
+    };
+    let either = OneOfBuilder::new().item(of(KnownFormat::Ipv4)).item(of(KnownFormat::Ipv6));
+    either.examples(["10.2.0.11"]).into()
 }
 
 /// A node: specification and status.
@@ -299,6 +331,31 @@ pub struct Node {
     /// What we know.
     #[serde(default)]
     pub status: NodeStatus,
+}
+
+/// One object: a derived schema would join two, and the first, being closed to
+/// unknown fields when somebody writes it, would refuse the second.
+impl utoipa::PartialSchema for Node {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        use utoipa::openapi::{Ref, RefOr, Schema};
+        let mut schema = NodeSpec::schema();
+        if let RefOr::T(Schema::Object(o)) = &mut schema {
+            o.description = Some("A node: what the operator says of it, and what is known.".into());
+            o.additional_properties = None;
+            let status = Ref::from_schema_name(NodeStatus::name());
+            o.properties.insert("status".into(), status.into());
+            o.required.push("status".into());
+        }
+        schema
+    }
+}
+
+impl utoipa::ToSchema for Node {
+    fn schemas(all: &mut Vec<(String, utoipa::openapi::RefOr<utoipa::openapi::Schema>)>) {
+        all.push((NodeStatus::name().into_owned(), NodeStatus::schema()));
+        NodeStatus::schemas(all);
+        NodeSpec::schemas(all);
+    }
 }
 
 impl Node {

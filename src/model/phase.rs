@@ -7,7 +7,19 @@ use std::fmt;
 /// A step of a build. The order is the order in which they happen; a build
 /// may skip one (no baked image: `profile` is empty) but never goes back,
 /// except that a retry starts again at `power`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Boot device set and read back, machine powered or cycled.
@@ -80,18 +92,21 @@ impl fmt::Display for Phase {
 }
 
 /// One phase as it happened.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PhaseRecord {
     /// Which.
     pub phase: Phase,
     /// The attempt it belongs to, from 1.
     pub attempt: u32,
     /// When it began.
+    #[schema(value_type = String, format = DateTime)]
     pub started: Time,
     /// When it ended; `None` while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub ended: Option<Time>,
     /// When it will be given up.
+    #[schema(value_type = String, format = DateTime)]
     pub deadline: Time,
     /// Why it waits or failed, readable.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,17 +13,20 @@
 //! `sqlite` is the default, `redis` lets a second host take over, `memory` is
 //! for tests. All three pass the one contract in `tests/store_contract.rs`.
 //! Callers are `lifecycle`, `api` and `app`; nothing here knows what the
-//! documents mean.
+//! documents mean. Servers commit through a [`Teller`], which tells those who
+//! follow the log.
 
 pub mod memory;
 pub mod owner;
 pub mod redis;
 mod redis_lock;
 pub mod sqlite;
+mod teller;
 
 pub use owner::{Claim, Owner};
+pub use teller::Teller;
 
-use crate::model::{Event, NewEvent, NodeName, Time};
+use crate::model::{Event, NewEvent, NodeName, Outcome, Time};
 use async_trait::async_trait;
 use std::sync::Arc;
 
@@ -162,6 +165,8 @@ pub struct EventQuery {
     pub since: Option<Time>,
     /// Only actions that start with this.
     pub action: Option<String>,
+    /// Only those that ended so.
+    pub outcome: Option<Outcome>,
     /// At most so many; the newest ones when `after` is not given.
     pub limit: usize,
 }
@@ -173,6 +178,7 @@ impl EventQuery {
             && self.node.as_ref().is_none_or(|n| e.event.node.as_ref() == Some(n))
             && self.since.is_none_or(|t| e.event.at >= t)
             && self.action.as_ref().is_none_or(|a| e.event.action.starts_with(a.as_str()))
+            && self.outcome.is_none_or(|o| e.event.outcome == o)
     }
 }
 

@@ -6,7 +6,7 @@ use provision::config::{self, Deadlines};
 use provision::lifecycle::{Arm, Armed, InstallOrder, Rack};
 use provision::model::plan::{InstallPlan, NetworkPlan, ProfilePlan, RootfsPlan};
 use provision::model::{
-    BmcSpec, BuildInputs, Digest, Event, Node, NodeName, NodeSpec, PowerDriver, Time,
+    Asker, BmcSpec, BuildInputs, Digest, Event, Node, NodeName, NodeSpec, PowerDriver, Time,
 };
 use provision::store::memory::MemoryStore;
 use provision::store::{Batch, Doc, EventLog, EventQuery, Expect, State, Store, StoreError, kind};
@@ -205,6 +205,10 @@ pub fn inputs() -> BuildInputs {
     }
 }
 
+pub fn ada() -> Asker {
+    Asker { name: "ada".into(), request: None }
+}
+
 pub fn order(n: u8) -> InstallOrder {
     let node = spec(n);
     let (host, mac, address) = (node.name.clone(), node.macs[0], node.address);
@@ -245,7 +249,7 @@ pub fn order(n: u8) -> InstallOrder {
         apt_sources: String::new(),
         registry: None,
     };
-    InstallOrder { node, actor: "ada".into(), inputs: inputs(), plan: Box::new(plan) }
+    InstallOrder { node, asker: ada(), parent: None, inputs: inputs(), plan: Box::new(plan) }
 }
 
 /// A store with node01 and node02 in it.

@@ -2,6 +2,7 @@
 //! packages, or taken from a file or another registry.
 
 use super::Desk;
+use super::ingest::unreadable;
 use crate::api::problem::{Json, Query};
 use crate::api::{Caller, Problem, demand};
 use crate::auth::Role;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 #[serde(deny_unknown_fields)]
 pub struct BaseRequest {
     /// `debian:12` or `debian:13`.
+    #[schema(pattern = "^debian:1[23]$", example = "debian:12")]
     pub image: String,
 }
 
@@ -77,14 +79,15 @@ pub(super) async fn import(
     let run = match (&ask.from, &ask.name) {
         (Some(from), name) => desk.pipeline.base_import_remote(from, name.as_deref(), by).await?,
         (None, None) => {
-            return Err(Problem::bad("name=NAME:TAG is missing: what Dockerfiles will call it"));
+            return Err(Problem::unfit("name=NAME:TAG is missing: what Dockerfiles will call it")
+                .at("name"));
         }
         (None, Some(name)) => {
             let stream = body.into_data_stream().map_err(std::io::Error::other);
             let body = tokio_util::io::StreamReader::new(Box::pin(stream));
             let label = ask.label.as_deref().unwrap_or("upload");
             let got = desk.pipeline.receive_image(label, body).await;
-            let upload = got.map_err(|e| Problem::bad(e.to_string()))?;
+            let upload = got.map_err(unreadable)?;
             desk.pipeline.base_import_upload(upload, name, by).await?
         }
     };

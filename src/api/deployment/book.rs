@@ -7,7 +7,7 @@ use crate::auth::password::PasswordHash;
 use crate::auth::rights::{Grant, Right, allow};
 use crate::auth::{MasterKey, Role, TokenRecord};
 use crate::model::{Digest, Event, NodeName, Time};
-use crate::store::{Batch, Store, StoreError};
+use crate::store::{Batch, Store, StoreError, Teller};
 use axum::http::header;
 use axum::http::request::Parts;
 use serde::{Deserialize, Serialize};
@@ -107,7 +107,7 @@ pub struct Book {
     certificates: RwLock<BTreeMap<String, Certificate>>,
     anonymous: Vec<Grant>,
     nodes: Vec<Grant>,
-    live: broadcast::Sender<Event>,
+    teller: Teller,
     checks: Semaphore,
     checked: Mutex<HashMap<Digest, Instant>>,
 }
@@ -141,6 +141,7 @@ impl Book {
         for d in store.list(CERTIFICATE).await? {
             certificates.insert(d.key, serde_json::from_value(d.value).map_err(corrupt)?);
         }
+        let teller = Teller::new(&*store).await?;
         Ok(Self {
             store,
             key,
@@ -149,7 +150,7 @@ impl Book {
             certificates: RwLock::new(certificates),
             anonymous,
             nodes,
-            live: broadcast::channel(256).0,
+            teller,
             checks: Semaphore::new(CHECKS),
             checked: Mutex::default(),
         })
@@ -165,7 +166,7 @@ impl Book {
     }
 
     pub(super) fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.live.subscribe()
+        self.teller.subscribe()
     }
 
     /// Writes, then tells those who follow the record.
@@ -173,11 +174,7 @@ impl Book {
     /// # Errors
     /// The store; nothing was written.
     pub async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        for e in self.store.commit(batch).await? {
-            // Nobody may be listening.
-            let _ = self.live.send(e);
-        }
-        Ok(())
+        self.teller.commit(&*self.store, batch).await.map(drop)
     }
 
     pub(super) fn people(&self) -> Vec<Person> {
@@ -268,7 +265,7 @@ impl Book {
 
     fn by_bearer(&self, token: &str) -> Option<Who> {
         if let Some(t) = read(&self.tokens).get(&Digest::of(token.as_bytes())) {
-            return Some(Who::Token(t.name.clone(), t.role));
+            return (!t.expired(Time::now())).then(|| Who::Token(t.name.clone(), t.role));
         }
         let who = self.key.who_passes(token, Time::now())?;
         // What `/auth/token` gives to those who show nothing.
@@ -281,7 +278,7 @@ impl Book {
             }
             ("token", name) => {
                 let all = read(&self.tokens);
-                let t = all.values().find(|t| t.name == name)?;
+                let t = all.values().find(|t| t.name == name && !t.expired(Time::now()))?;
                 Some(Who::Token(t.name.clone(), t.role))
             }
             ("node", name) => {
@@ -355,7 +352,7 @@ impl Book {
         let own = match who {
             Who::Root | Who::Token(_, Role::Admin) => true,
             Who::Token(_, Role::Operate) => right != Right::Delete,
-            Who::Token(_, Role::Read) => right == Right::Pull,
+            Who::Token(_, Role::Read | Role::Controller) => right == Right::Pull,
             Who::Node(_) => allow(&self.nodes, repository, right),
             Who::Person(name) => {
                 read(&self.people).get(name).is_some_and(|p| allow(&p.grants, repository, right))

@@ -30,6 +30,7 @@ pub struct Wanted {
     #[serde(default)]
     prefix: String,
     /// Behind this `repository:tag`.
+    #[param(pattern = ":")]
     after: Option<String>,
 }
 
@@ -83,7 +84,8 @@ pub(super) async fn list(
     Query(w): Query<Wanted>,
 ) -> Result<Out<Catalog>, Problem> {
     let after = w.after.as_deref().map(|a| {
-        a.rsplit_once(':').ok_or_else(|| Problem::bad(format!("after={a:?} is not NAME:TAG")))
+        a.rsplit_once(':')
+            .ok_or_else(|| Problem::bad(format!("after={a:?} is not NAME:TAG")).at("after"))
     });
     let after = after.transpose()?;
     let may = |r: &RepositoryName| desk.book.may(&who, r.as_str(), Right::Pull);

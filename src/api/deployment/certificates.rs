@@ -165,7 +165,7 @@ async fn issue(
     let made = desk
         .authority
         .sign_node(csr, node.as_str(), desk.certificate_life)
-        .map_err(|e| Problem::bad(format!("csr: {e}")))?;
+        .map_err(|e| Problem::unfit(format!("csr: {e}")).at("/csr"))?;
     let mut event = NewEvent::new(Time::now(), actor, "certificate.sign", Outcome::Ok)
         .node(node)
         .with("serial", &made.serial)

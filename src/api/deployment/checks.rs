@@ -21,13 +21,20 @@ use std::sync::Arc;
 #[serde(deny_unknown_fields)]
 pub struct CheckRequest {
     /// `NAME:TAG` or `NAME@DIGEST`.
+    #[schema(
+        max_length = 300,
+        example = "staging/web:1",
+        pattern = "^[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|@(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}))$"
+    )]
     pub image: String,
     /// Name of the check.
+    #[schema(max_length = 64, pattern = "^[a-z0-9._-]+$", example = "smoke")]
     pub check: String,
     /// Whether it passed.
     pub passed: bool,
     /// What was done, or why it failed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(example = "answers on port 80")]
     pub note: String,
 }
 
@@ -44,8 +51,8 @@ pub(super) async fn add(
     State(desk): State<Arc<Desk>>,
     Json(r): Json<CheckRequest>,
 ) -> Result<(StatusCode, Out<Checked>), Problem> {
-    let (name, reference) = image(&r.image)?;
-    check_name(&r.check).map_err(|e| Problem::bad(e.to_string()))?;
+    let (name, reference) = image(&r.image).map_err(|p| p.at("/image"))?;
+    check_name(&r.check).map_err(|e| Problem::bad(e.to_string()).at("/check"))?;
     // Who may move images up may also say what they are worth.
     visitor.needs(&desk, name.as_str(), Right::Promote).await?;
     let digest = desk.registry.digest_of(&name, &reference).await?;

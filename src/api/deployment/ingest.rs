@@ -2,9 +2,10 @@
 //! `/v1/attestations`: what is signed about an image.
 
 use super::Desk;
-use crate::api::problem::{Path, Query};
+use crate::api::problem::{Path, Query, Whole};
 use crate::api::{Caller, List, Problem, demand};
 use crate::auth::Role;
+use crate::ingest::context::ContextError;
 use crate::ingest::context::git::Commit;
 use crate::ingest::provenance::ARTIFACT_TYPE;
 use crate::ingest::{Refused, Request, Run, Source};
@@ -102,7 +103,8 @@ impl From<Refused> for Problem {
             Refused::Io { .. } | Refused::Key(_) | Refused::Settings(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            _ => StatusCode::BAD_REQUEST,
+            // It can be read, and is not possible.
+            Refused::Invalid(_) | Refused::Source(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
         Self::new(status, r.to_string())
     }
@@ -129,12 +131,12 @@ pub(super) async fn submit(
     let mut arguments = BTreeMap::new();
     let source = match (ask.git, kind) {
         (Some(url), _) => {
-            let bytes = axum::body::to_bytes(body, LARGEST)
-                .await
-                .map_err(|_| Problem::bad(format!("the body has more than {LARGEST} bytes")))?;
+            let bytes = axum::body::to_bytes(body, LARGEST).await.map_err(|_| {
+                let m = format!("the body has more than {LARGEST} bytes");
+                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, m)
+            })?;
             if !bytes.is_empty() {
-                let a: Arguments = serde_json::from_slice(&bytes)
-                    .map_err(|e| Problem::bad(format!("the body: {e}")))?;
+                let a: Arguments = crate::api::ask::read(&bytes)?;
                 arguments = a.arguments;
             }
             let folder = ask.folder.map(Into::into);
@@ -145,19 +147,22 @@ pub(super) async fn submit(
             let label = ask.label.unwrap_or_else(|| "upload".into());
             let body = tokio_util::io::StreamReader::new(Box::pin(stream));
             let got = desk.pipeline.receive(&label, body).await;
-            let got = got.map_err(|e| Problem::bad(e.to_string()))?;
+            let got = got.map_err(unreadable)?;
             Source::Upload(match ask.commit {
                 Some(id) => got
                     .of_commit(Commit { id, time: ask.committed, dirty: ask.dirty })
-                    .map_err(|e| Problem::bad(e.to_string()))?,
+                    .map_err(|e| Problem::unfit(e.to_string()).at("commit"))?,
                 None => got,
             })
         }
-        (None, _) => {
-            return Err(Problem::bad(
-                "send the folder as a tar (content-type application/x-tar), or name a repository \
-                 with ?git=URL",
-            ));
+        (None, kind) => {
+            let status = match kind {
+                "application/json" => StatusCode::UNPROCESSABLE_ENTITY,
+                _ => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            };
+            let m = "send the folder as a tar (content-type application/x-tar), or name a \
+                     repository with ?git=URL";
+            return Err(Problem::new(status, m).at("git"));
         }
     };
     let request = Request {
@@ -185,6 +190,11 @@ pub(super) async fn list(
     State(desk): State<Arc<Desk>>,
 ) -> Result<Out<List<Run>>, Problem> {
     Ok(Out(List { items: desk.pipeline.list() }))
+}
+
+/// A body that is of the kind it should be, and cannot be used.
+pub(super) fn unreadable(e: ContextError) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, e.to_string())
 }
 
 fn find(desk: &Desk, id: &str) -> Result<Run, Problem> {
@@ -232,8 +242,10 @@ pub(super) async fn cancel(
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct At {
+    /// Bytes that came before.
     #[serde(default)]
-    offset: u64,
+    #[param(value_type = Option<u64>, minimum = 0, maximum = 9_007_199_254_740_991u64)]
+    offset: Whole,
 }
 
 /// A piece of the log from `offset`; empty when there is no more yet.
@@ -256,7 +268,11 @@ pub(super) async fn log(
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             f => f?,
         };
-        f.seek(SeekFrom::Start(at.offset))?;
+        // Where no file reaches, the system takes no offset either.
+        if at.offset.0 >= f.metadata()?.len() {
+            return Ok(Vec::new());
+        }
+        f.seek(SeekFrom::Start(at.offset.0))?;
         let mut piece = Vec::new();
         f.take(PIECE).read_to_end(&mut piece)?;
         Ok(piece)
@@ -271,7 +287,14 @@ pub(super) async fn log(
     get,
     path = "/v1/attestations/{reference}",
     tag = "ingest",
-    params(("reference" = String, Path, description = "REPOSITORY:TAG or REPOSITORY@DIGEST, slashes as they are")),
+    params((
+        "reference" = String,
+        Path,
+        description = "REPOSITORY:TAG or REPOSITORY@DIGEST, slashes as they are",
+        example = "staging/web:1",
+        max_length = 300,
+        pattern = "^[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|@(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}))$"
+    )),
     responses((status = 200, description = "Envelopes and the key", body = Attestations))
 )]
 pub(super) async fn attestations(
@@ -279,8 +302,10 @@ pub(super) async fn attestations(
     State(desk): State<Arc<Desk>>,
     Path(reference): Path<String>,
 ) -> Result<Out<Attestations>, Problem> {
-    let wrong =
-        || Problem::bad(format!("{reference:?} is neither REPOSITORY:TAG nor REPOSITORY@DIGEST"));
+    let wrong = || {
+        Problem::bad(format!("{reference:?} is neither REPOSITORY:TAG nor REPOSITORY@DIGEST"))
+            .at("reference")
+    };
     let parts = reference.split_once('@').or_else(|| reference.rsplit_once(':'));
     let (name, tag) = parts.ok_or_else(wrong)?;
     let name: RepositoryName = name.parse().map_err(|_| wrong())?;

@@ -29,7 +29,7 @@ pub mod workload;
 
 pub use book::Book;
 
-use super::{Clerk, Problem, delivery, events, tokens};
+use super::{Clerk, Problem, caller, delivery, events, known, tokens};
 use crate::auth::TokenRecord;
 use crate::ingest::Pipeline;
 use crate::model::{Digest, Event};
@@ -53,6 +53,8 @@ pub struct ClientCertificate(pub Option<crate::tls::ca::Peer>);
 pub struct Desk {
     /// People, tokens, certificates.
     pub book: Arc<Book>,
+    /// What was refused lately.
+    pub refusals: caller::Refusals,
     /// Signs nodes' certificates.
     pub authority: Arc<Authority>,
     /// How long those are good.
@@ -75,6 +77,10 @@ pub struct Desk {
 impl Clerk for Desk {
     fn tokens(&self) -> &RwLock<HashMap<Digest, TokenRecord>> {
         self.book.tokens()
+    }
+
+    fn refusals(&self) -> &caller::Refusals {
+        &self.refusals
     }
 
     fn store(&self) -> &dyn Store {
@@ -124,11 +130,16 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/auth/token", get(login::token))
         .route("/metrics", get(health::metrics))
         .route("/openapi.json", get(openapi::document))
+        .route("/docs", get(openapi::docs))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .fallback(|| async {
-            Problem::not_found("there is no such resource; the registry is at /v2/")
+            Problem::not_found(
+                "there is no such resource; the registry is at /v2/, and /docs tells",
+            )
         })
+        .method_not_allowed_fallback(known::other_method)
+        .route_layer(axum::middleware::from_fn(known::parameters(openapi::json())))
         .layer(DefaultBodyLimit::max(1 << 20))
         .with_state(desk)
 }

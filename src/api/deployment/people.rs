@@ -15,17 +15,30 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+/// Where, and which rights: `team/:pull,push`; `*` is everywhere.
+#[derive(utoipa::ToSchema)]
+#[schema(
+    as = Grant,
+    value_type = String,
+    example = "team/:pull,push",
+    pattern = r"^([*]|[a-z0-9._-][a-z0-9._/-]{0,254}):(pull|push|delete|promote)(,(pull|push|delete|promote))*$"
+)]
+#[allow(dead_code, reason = "a schema; the value is a `Grant`")]
+struct GrantText(String);
+
 /// Somebody to be known from now on; the same name again changes password and
 /// rights.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewPerson {
     /// 1 to 32 of a-z, 0-9, `.`, `-`, `_`.
+    #[schema(max_length = 32, pattern = "^[a-z0-9._-]+$", example = "ada")]
     pub name: String,
     /// At least 10 characters.
+    #[schema(min_length = 10, max_length = 128, example = "correct horse battery")]
     pub password: String,
     /// Such as `team/:pull,push`.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<GrantText>, max_items = 64)]
     pub grants: Vec<Grant>,
 }
 
@@ -35,7 +48,7 @@ pub struct ShownPerson {
     /// Name.
     pub name: String,
     /// Rights.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<GrantText>)]
     pub grants: Vec<Grant>,
     /// Since when.
     #[schema(value_type = String, format = DateTime)]
@@ -63,7 +76,9 @@ pub(super) async fn list(
     post,
     path = "/v1/users",
     tag = "users",
-    request_body(content = NewPerson),
+    request_body(content = NewPerson, example = json!({
+        "name": "ada", "password": "correct horse battery", "grants": ["team/:pull,push"]
+    })),
     responses((status = 204, description = "Known from now on"))
 )]
 pub(super) async fn add(
@@ -75,14 +90,14 @@ pub(super) async fn add(
     let password = Secret::new(n.password);
     let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b".-_".contains(&c);
     if n.name.is_empty() || n.name.len() > 32 || !n.name.bytes().all(plain) {
-        return Err(Problem::bad("name: 1 to 32 of a-z, 0-9, '.', '-' and '_'"));
+        return Err(Problem::bad("name: 1 to 32 of a-z, 0-9, '.', '-' and '_'").at("/name"));
     }
     let length = password.expose().chars().count();
     if !(SHORTEST..=128).contains(&length) {
-        return Err(Problem::bad(format!("password: {SHORTEST} to 128 characters")));
+        return Err(Problem::bad(format!("password: {SHORTEST} to 128 characters")).at("/password"));
     }
     if n.grants.len() > 64 {
-        return Err(Problem::bad("grants: at most 64"));
+        return Err(Problem::bad("grants: at most 64").at("/grants"));
     }
     let hashed = tokio::task::spawn_blocking(move || PasswordHash::make(password.expose()));
     let password = hashed.await.map_err(|e| Problem::internal(e.to_string()))??;

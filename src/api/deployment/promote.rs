@@ -46,8 +46,18 @@ impl House {
 #[serde(deny_unknown_fields)]
 pub struct PromoteRequest {
     /// `NAME:TAG` or `NAME@DIGEST`.
+    #[schema(
+        max_length = 300,
+        example = "staging/web:1",
+        pattern = "^[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|@(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}))$"
+    )]
     pub from: String,
     /// `NAME:TAG`; without it, `from` without `staging/`.
+    #[schema(
+        max_length = 300,
+        example = "web:1",
+        pattern = "^[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$"
+    )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
     /// Also when the tag points to something else.
@@ -97,7 +107,8 @@ fn target(r: &PromoteRequest) -> Result<(RepositoryName, Tag), Problem> {
                 "{:?} is not below staging/, so say where it is to go: --to NAME:TAG",
                 r.from
             );
-            return Err(Problem::bad(m));
+            // Well formed, and nobody can say where to.
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, m));
         }
     };
     match image(&to)? {
@@ -119,8 +130,8 @@ pub(super) async fn promote(
     State(desk): State<Arc<Desk>>,
     Json(r): Json<PromoteRequest>,
 ) -> Result<Out<Promoted>, Problem> {
-    let (from, reference) = image(&r.from)?;
-    let (to, tag) = target(&r)?;
+    let (from, reference) = image(&r.from).map_err(|p| p.at("/from"))?;
+    let (to, tag) = target(&r).map_err(|p| p.at("/to"))?;
     visitor.needs(&desk, from.as_str(), Right::Pull).await?;
     visitor.needs(&desk, to.as_str(), Right::Promote).await?;
     let digest = desk.registry.digest_of(&from, &reference).await?;

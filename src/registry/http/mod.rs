@@ -141,8 +141,11 @@ async fn answer(registry: &Arc<Registry>, parts: &Parts, body: Body) -> Result<R
         registry.refuse_if_followed(name)?;
     }
     let call = Call { registry, parts, query, caller };
-    let unsupported =
-        || Fault::new(Code::Unsupported, format!("{} does not work here", parts.method));
+    let allow = target.as_ref().map(Target::methods).unwrap_or_default();
+    let unsupported = || {
+        let m = format!("{} does not work here", parts.method);
+        Fault::new(Code::Unsupported, m).header("Allow", allow)
+    };
     match (target?, &parts.method) {
         (Target::Base, &Method::GET | &Method::HEAD) => {
             Ok(Answer::new(StatusCode::OK).json(&serde_json::json!({})).head(call.head()).done())

@@ -37,6 +37,18 @@ impl Target {
         }
     }
 
+    /// Methods that do something here, for `Allow` (RFC 9110 §15.5.6).
+    pub fn methods(&self) -> &'static str {
+        match self {
+            Self::Base => "GET, HEAD",
+            Self::Catalog | Self::Tags(_) | Self::Referrers(..) => "GET",
+            Self::Manifest(..) => "GET, HEAD, PUT, DELETE",
+            Self::Blob(..) => "GET, HEAD, DELETE",
+            Self::Uploads(_) => "POST",
+            Self::Upload(..) => "GET, PATCH, PUT, DELETE",
+        }
+    }
+
     /// Reads a path, from its end, since a name may hold any of our words.
     pub fn parse(path: &str) -> Result<Self, Fault> {
         let path = decode(path);

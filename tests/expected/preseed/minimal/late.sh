@@ -78,6 +78,9 @@ fail() {
     done
 }
 user='ops'
+# The installer's debconf speaks over descriptors that a package's own does not
+# have in the new system: it is to start its own.
+unset DEBIAN_HAS_FRONTEND DEBCONF_REDIR DEBCONF_FRONTEND DEBCONF_OLD_FD_BASE
 
 for d in proc sys dev; do
     mountpoint -q "/target/$d" 2> /dev/null || grep -q " /target/$d " /proc/mounts ||

@@ -1,0 +1,20 @@
+//! What a page shows, from what the server knows and the time. Pure: no I/O,
+//! no clock, no HTTP; the handlers beside it fetch and hand over.
+//!
+//! - `text`: times, durations, sizes, and the marks of states.
+//! - `usual`: how long each phase usually takes.
+//! - `rack`, `alerts`, `node`, `timeline`, `confirm`, `records`, `events`:
+//!   one page's, or a part's of several.
+
+pub mod alerts;
+pub mod confirm;
+pub mod events;
+pub mod node;
+pub mod rack;
+pub mod records;
+pub mod text;
+pub mod timeline;
+pub mod usual;
+
+#[cfg(test)]
+mod tests;
