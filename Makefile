@@ -96,8 +96,9 @@ test-installers: deps build
 UI_MODULES ?= $(HOME)/.cache/provision/ui
 test-ui: deps
 	@echo "== the operator's window, in a browser"
-	command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium fonts-dejavu-core
-	command -v npm >/dev/null || apt-get install -y --no-install-recommends nodejs npm
+	if ! command -v chromium >/dev/null || ! command -v npm >/dev/null; then
+	  apt-get -q update
+	  apt-get install -q -y --no-install-recommends chromium fonts-dejavu-core nodejs npm; fi
 	mkdir -p $(UI_MODULES)
 	[ -e $(UI_MODULES)/package.json ] || echo '{"private":true}' > $(UI_MODULES)/package.json
 	npm install --prefix $(UI_MODULES) --ignore-scripts --no-audit --no-fund --silent \
