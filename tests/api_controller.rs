@@ -12,6 +12,7 @@ use provision::auth::Role;
 use provision::lifecycle::{Input, Rack};
 use provision::model::plan::{FailureReport, VerifiedReport};
 use provision::model::{Operation, OperationState, Phase, Secret};
+use provision::store::{Batch, Expect, kind};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
@@ -90,6 +91,23 @@ async fn a_request_that_is_sent_again_finds_what_it_began_also_after_a_restart()
     let found = restarted.by_request("telescope", "night-7").unwrap();
     assert_eq!(found.id.to_string(), first.body["id"]);
     assert!(restarted.by_request("ada", "night-7").is_none(), "a key is its sender's own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_rendered_for_a_build_is_read_also_as_it_was_kept_before() {
+    let b = Bench::start().await;
+    let c = Client::new(&b, "ada", Role::Read);
+    let all = c.get("/v1/builds?node=node01&limit=1").await.body;
+    let build = all["items"][0]["id"].as_str().unwrap();
+    // Boot scripts were kept without the digests of their templates.
+    let at = "2026-11-20T03:00:00Z";
+    let kept = json!({ "at": at, "file": "script.ipxe", "text": "#!ipxe\n" });
+    let key = format!("{build}/{at}/script.ipxe");
+    let batch = Batch::new().put(kind::RENDERING, &key, &kept, Expect::Any).unwrap();
+    b.rack.commit(batch).await.unwrap();
+    let read = c.get(&format!("/v1/builds/{build}/files")).await;
+    assert_eq!((read.status, &read.body["items"][0]["text"]), (200, &kept["text"]));
+    assert_eq!(read.body["items"][0]["templates"], json!({}));
 }
 
 async fn deployed(b: &Bench, node: &str) {

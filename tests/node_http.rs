@@ -4,76 +4,29 @@
 mod common;
 
 use common::desk::{self, Flaky, Gated, by_installer, name, order, stocked, stocked_at};
+use common::nobody::{NoMirrors, Nothing};
 use provision::agent::AgentError;
 use provision::agent::partition::partition;
 use provision::agent::server::{RangeError, Server, ServerError};
 use provision::agent::stream::fetch_index;
-use provision::api::{self, Bmcs, Ctx, ImageBuilder, Report};
+use provision::api::{self, Ctx};
 use provision::auth::MasterKey;
 use provision::config;
 use provision::image::catalogue::Catalogue;
 use provision::image::pack::pack;
 use provision::lifecycle::Rack;
 use provision::model::plan::RootfsPlan;
-use provision::model::{BuildId, Digest, Mac, Name, Node, NodeName, Phase};
+use provision::model::{BuildId, Digest, Mac, NodeName, Phase};
 use provision::netboot::decide::Server as BootAddress;
 use provision::netboot::files::BootFiles;
 use provision::netboot::http::{BootHttp, router};
 use provision::netboot::script::Scripts;
 use provision::netboot::{BootNode, Boots, Fetch};
-use provision::power::{Fake, PowerControl};
 use provision::profile::Profiles;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-
-struct Nothing;
-
-#[async_trait::async_trait]
-impl Bmcs for Nothing {
-    async fn open(&self, _: &Node) -> Result<Arc<dyn PowerControl>, String> {
-        Ok(Arc::new(Fake::default()))
-    }
-    fn forget(&self, _: &NodeName) {}
-}
-
-#[async_trait::async_trait]
-impl ImageBuilder for Nothing {
-    async fn build(&self, _: Name, _: Vec<Name>, _: Report) -> Result<Digest, String> {
-        Err("not here".into())
-    }
-
-    async fn add(
-        &self,
-        _: Name,
-        _: provision::api::images::AddImage,
-        _: Report,
-    ) -> Result<Digest, String> {
-        Err("not here".into())
-    }
-}
-
-struct NoMirrors(provision::mirror::Mirrors);
-
-#[async_trait::async_trait]
-impl provision::api::mirrors::MirrorKeeper for NoMirrors {
-    fn shelf(&self) -> &provision::mirror::Mirrors {
-        &self.0
-    }
-
-    async fn build(&self, _: provision::api::mirrors::Order, _: Report) -> Result<Digest, String> {
-        Err("not here".into())
-    }
-
-    async fn import(
-        &self,
-        _: Box<dyn Read + Send>,
-        _: Vec<String>,
-    ) -> Result<provision::mirror::Mirror, provision::mirror::MirrorError> {
-        Err(provision::mirror::MirrorError::Import("not here".into()))
-    }
-}
 
 impl Boots for Nothing {
     fn by_mac(&self, _: Mac) -> Option<BootNode> {

@@ -4,15 +4,14 @@ use super::filter::{Limit, Paged, Part, node_of};
 use super::problem::{Path, Query};
 use super::{Caller, Ctx, List, Problem};
 use crate::lifecycle::explain::{Explanation, explain};
-use crate::model::{Build, BuildId, BuildOutcome, Digest, Name, NodeName, Time};
+use crate::model::{Build, BuildId, BuildOutcome, Name, NodeName, Rendering, Time};
 use crate::store::{Doc, EventQuery, kind};
 use axum::Json as Out;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use serde::Deserialize;
 use std::sync::Arc;
 
 /// Which builds; all conditions hold together.
@@ -33,22 +32,6 @@ pub(super) struct Wanted {
     limit: Option<Limit>,
     /// Where the last answer ended: its `next`.
     next: Option<String>,
-}
-
-/// A text that was rendered for a build, such as a preseed file; the build's
-/// token is left out of it.
-#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Rendering {
-    /// When it was asked for.
-    #[schema(value_type = String, format = DateTime)]
-    pub at: Time,
-    /// File name, such as `preseed.cfg`.
-    #[schema(example = "preseed.cfg")]
-    pub file: String,
-    /// The text.
-    pub text: String,
-    /// Digests of the templates it was made from, by file name.
-    pub templates: BTreeMap<String, Digest>,
 }
 
 /// Builds, newest first.

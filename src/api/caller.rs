@@ -41,9 +41,12 @@ impl<C: Clerk> FromRequestParts<Arc<C>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, clerk: &Arc<C>) -> Result<Self, Problem> {
-        let request = parts.extensions.get::<RequestKey>().cloned();
+        // Found already, on the way here.
+        if let Some(known) = parts.extensions.get::<Self>() {
+            return Ok(known.clone());
+        }
         if parts.extensions.get::<LocalPeer>().is_some() {
-            return Ok(Self { name: "root".into(), role: Role::Admin, request });
+            return Ok(Self { name: "root".into(), role: Role::Admin, request: None });
         }
         let why = match bearer(parts) {
             None => {
@@ -58,7 +61,7 @@ impl<C: Clerk> FromRequestParts<Arc<C>> for Caller {
                 }
                 Some(t) => {
                     return match clerk.refusals().takes(&t.name, Instant::now()) {
-                        Ok(()) => Ok(Self { name: t.name, role: t.role, request }),
+                        Ok(()) => Ok(Self { name: t.name, role: t.role, request: None }),
                         Err(wait) => {
                             let p = too_many(&t.name, wait);
                             write_down(&**clerk, &t.name, parts, &p.detail).await;

@@ -87,7 +87,8 @@ async fn named(ctx: &Arc<Ctx>, request: Request, next: Next) -> Result<Response,
             ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, m)
         });
     }
-    parts.extensions.insert(RequestKey { key, digest });
+    let request = Some(RequestKey { key, digest });
+    parts.extensions.insert(Caller { request, ..caller });
     Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
 }
 

@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// Nodes in one call.
 const MOST: usize = 1000;
@@ -123,21 +122,21 @@ pub(super) async fn start(
         stopped_by: None,
     };
     let o = ctx.rack.begin_rollout(&asker, make).await?;
-    tokio::spawn(drive(ctx, o.id.clone(), CancellationToken::new()));
+    tokio::spawn(drive(ctx, o.id.clone()));
     Ok((StatusCode::ACCEPTED, Out(o)))
 }
 
 /// Goes on with those that a server before this one left.
-pub fn take_up(ctx: &Arc<Ctx>, stop: &CancellationToken) {
+pub fn take_up(ctx: &Arc<Ctx>) {
     for id in ctx.rack.running_rollouts() {
-        tokio::spawn(drive(ctx.clone(), id, stop.clone()));
+        tokio::spawn(drive(ctx.clone(), id));
     }
 }
 
-/// Sees one to its end.
-async fn drive(ctx: Arc<Ctx>, id: OperationId, stop: CancellationToken) {
+/// Sees one to its end, or as far as this server lives.
+async fn drive(ctx: Arc<Ctx>, id: OperationId) {
     let mut events = ctx.rack.subscribe();
-    while !stop.is_cancelled() {
+    loop {
         match advance(&ctx, &id).await {
             Ok(true) => return,
             Ok(false) => {}
@@ -146,8 +145,12 @@ async fn drive(ctx: Arc<Ctx>, id: OperationId, stop: CancellationToken) {
                 tracing::error!(operation = %id, error = %e, "an install of many nodes goes on badly");
             }
         }
-        // Whatever happens may be the end of an install; looking costs little.
-        let _ = tokio::time::timeout(PACE, events.recv()).await;
+        // Packets and files of a whole rack come by here: only what an install
+        // says of itself is worth a look. Whoever lags behind looks too.
+        let worth_a_look = async {
+            while events.recv().await.is_ok_and(|e| !e.event.action.starts_with("install.")) {}
+        };
+        let _ = tokio::time::timeout(PACE, worth_a_look).await;
     }
 }
 

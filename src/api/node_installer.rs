@@ -11,14 +11,13 @@ use crate::agent::node::{NodeConfig, UNIT};
 use crate::lifecycle::machine::boots_its_disk;
 use crate::lifecycle::{Input, orders};
 use crate::model::plan::{InstallPlan, PhaseReport};
-use crate::model::{Build, Firmware, Mac, Method, NewEvent, Outcome, Phase, Time};
+use crate::model::{Build, Firmware, Mac, Method, NewEvent, Outcome, Phase, Rendering, Time};
 use crate::preseed::{Around, File, Release, Values, without_token};
 use crate::store::{Batch, Expect, StoreError, kind};
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -175,13 +174,12 @@ async fn render(
     };
     let now = Time::now();
     let kept = without_token(&rendered.text, &token);
-    let files: serde_json::Map<String, serde_json::Value> =
-        rendered.files.iter().map(|(f, d)| (f.clone(), json!(d))).collect();
+    let templates = rendered.files.iter().map(|(f, d)| (f.clone(), *d)).collect();
     let event = NewEvent::new(now, &format!("node:{}", build.node), "installer.file", Outcome::Ok)
         .node(&build.node)
         .with("build", &build.id)
         .with("file", name);
-    let value = json!({ "at": now, "file": name, "text": kept, "templates": files });
+    let value = Rendering { at: now, file: name.to_owned(), text: kept, templates };
     let key = format!("{}/{now}/{name}", build.id);
     let batch = Batch::new().put(kind::RENDERING, &key, &value, Expect::Any)?.event(event);
     patiently(|| ctx.rack.commit(batch.clone())).await?;

@@ -221,7 +221,7 @@ async fn serve(
         .with("version", env!("CARGO_PKG_VERSION"));
     rack.log(vec![started]).await?;
     rack.take_up().await;
-    api::installs::take_up(&ctx, &stop);
+    api::installs::take_up(&ctx);
     let (s, called) = (stop.clone(), ctx.clone());
     tasks.spawn(async move {
         super::courier::run(called, s).await;

@@ -24,7 +24,8 @@ const LONGEST: Duration = Duration::from_secs(300);
 const GIVE_UP: Duration = Duration::from_secs(24 * 3600);
 /// Tries of an event that the receiver refuses (4xx).
 const REFUSED: u32 = 4;
-/// How often it is written down how far a webhook is.
+/// How often it is written down how far a webhook is, while nothing comes that
+/// it wants.
 const WRITTEN: Duration = Duration::from_secs(1);
 
 /// What follows a try that failed.

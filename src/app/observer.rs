@@ -10,7 +10,7 @@ use super::oui;
 use crate::api::Discovered;
 use crate::lifecycle::{Input, LifeError, NextLoader, Rack, Started};
 use crate::model::{
-    BuildId, ClientHints, ClientKind, Firmware, Mac, NewEvent, NodeName, Outcome, Time,
+    BuildId, ClientHints, ClientKind, Firmware, Mac, NewEvent, NodeName, Outcome, Rendering, Time,
 };
 use crate::netboot::Fetch;
 use crate::store::{Batch, Expect, StoreError, kind};
@@ -175,13 +175,16 @@ impl Recorder {
             Seen::Fetch(node, fetch) => self.fetch(node, fetch, now),
             Seen::Rendered(build, file, text) => {
                 let key = format!("{build}/{now}/{file}");
-                let value = serde_json::json!({ "at": now, "file": file, "text": text });
-                batch.writes.push(crate::store::Write {
-                    kind: kind::RENDERING,
-                    key,
-                    value: Some(value),
-                    expect: Expect::Any,
-                });
+                let value = Rendering { at: now, file, text, templates: BTreeMap::new() };
+                match serde_json::to_value(value) {
+                    Ok(v) => batch.writes.push(crate::store::Write {
+                        kind: kind::RENDERING,
+                        key,
+                        value: Some(v),
+                        expect: Expect::Any,
+                    }),
+                    Err(e) => tracing::error!(key, error = %e, "a rendering cannot be kept"),
+                }
                 Meaning::default()
             }
         }

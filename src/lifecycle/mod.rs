@@ -1,7 +1,9 @@
 //! The life of nodes. Only this module changes a node's state; everything
 //! else asks it.
 //!
-//! - `machine`: one build, pure: (build, input, now) → effects.
+//! - `machine`: one build, pure: (build, input, now) → effects; in files of
+//!   their own `installer`, what a distribution's installer adds to it, and
+//!   `refused`, what Secure Boot does.
 //! - `inventory`: the nodes in memory, indexed by name, MAC and address, with
 //!   the checks on what may be added.
 //! - `rack`: the driver. It takes one input at a time, commits the change and
@@ -10,6 +12,7 @@
 //! - `recover`: deadlines, and coming back after a restart or an outage.
 //! - `orders`: installs, cancelling, power, and the inventory's changes, as
 //!   people ask for them.
+//! - `rollout`: installs of many nodes as one operation; what is next is pure.
 //! - `explain`: a build's timeline, and what it waits for.
 //!
 //! It is handed a store and a way to switch power ([`Arm`]); it knows neither

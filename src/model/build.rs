@@ -128,6 +128,25 @@ pub struct BuildInputs {
     pub version: String,
 }
 
+/// A text that was rendered for a build, such as a preseed file or a boot
+/// script; the build's token is left out of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Rendering {
+    /// When it was asked for.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Time,
+    /// File name, such as `preseed.cfg`.
+    #[schema(example = "preseed.cfg")]
+    pub file: String,
+    /// The text.
+    pub text: String,
+    /// Digests of the templates it was made from, by file name; empty for boot
+    /// scripts, whose templates the build's inputs name.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub templates: BTreeMap<String, Digest>,
+}
+
 /// How a build ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]

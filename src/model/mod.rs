@@ -22,7 +22,7 @@ pub mod secret;
 pub mod workload;
 
 pub use boot::{BootFile, ClientArch, ClientHints, ClientKind, LOADER_LABEL, Loader};
-pub use build::{Build, BuildId, BuildInputs, BuildOutcome, Method, MirrorUsed};
+pub use build::{Build, BuildId, BuildInputs, BuildOutcome, Method, MirrorUsed, Rendering};
 pub use digest::Digest;
 pub use event::{Event, NewEvent, Outcome};
 pub use mac::Mac;

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses some of these")]
 
 pub mod desk;
+pub mod nobody;
 pub mod rack;
 pub mod redis;
 pub mod relay;

@@ -6,69 +6,21 @@
 pub mod stock;
 
 use crate::common::desk::{Flaky, Gated, deadlines};
-use provision::api::{self, Bmcs, Ctx, ImageBuilder, LocalPeer, Report};
+use crate::common::nobody::{NoMirrors, Nothing};
+use provision::api::{self, Ctx, LocalPeer};
 use provision::auth::{MasterKey, Role, TokenRecord, token};
 use provision::config;
 use provision::image::catalogue::Catalogue;
 use provision::lifecycle::Rack;
-use provision::model::{Digest, Event, Name, Node, NodeName, Time};
+use provision::model::{Event, Time};
 use provision::netboot::decide::Server as BootAddress;
 use provision::netboot::script::Scripts;
-use provision::power::{Fake, PowerControl};
 use provision::profile::Profiles;
 use provision::store::{EventLog as _, EventQuery};
 use provision::ui;
 use reqwest::header;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
-
-struct Nothing;
-
-#[async_trait::async_trait]
-impl Bmcs for Nothing {
-    async fn open(&self, _: &Node) -> Result<Arc<dyn PowerControl>, String> {
-        Ok(Arc::new(Fake::default()))
-    }
-    fn forget(&self, _: &NodeName) {}
-}
-
-#[async_trait::async_trait]
-impl ImageBuilder for Nothing {
-    async fn build(&self, _: Name, _: Vec<Name>, _: Report) -> Result<Digest, String> {
-        Err("not here".into())
-    }
-
-    async fn add(
-        &self,
-        _: Name,
-        _: provision::api::images::AddImage,
-        _: Report,
-    ) -> Result<Digest, String> {
-        Err("not here".into())
-    }
-}
-
-struct NoMirrors(provision::mirror::Mirrors);
-
-#[async_trait::async_trait]
-impl provision::api::mirrors::MirrorKeeper for NoMirrors {
-    fn shelf(&self) -> &provision::mirror::Mirrors {
-        &self.0
-    }
-
-    async fn build(&self, _: provision::api::mirrors::Order, _: Report) -> Result<Digest, String> {
-        Err("not here".into())
-    }
-
-    async fn import(
-        &self,
-        _: Box<dyn Read + Send>,
-        _: Vec<String>,
-    ) -> Result<provision::mirror::Mirror, provision::mirror::MirrorError> {
-        Err(provision::mirror::MirrorError::Import("not here".into()))
-    }
-}
 
 /// A window that is open.
 pub struct Bench {
