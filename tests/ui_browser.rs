@@ -17,18 +17,18 @@ use windowd::Bench;
 /// Longest a run may take.
 const LIMIT: Duration = Duration::from_secs(420);
 
-/// Plays the node's part in the install that the browser orders.
+/// Plays the node's part in the install that the browser orders, from when its
+/// power is on.
 async fn node_plays_along(bench: &Bench) {
     let node = "node09".parse().unwrap();
     let rack = &bench.rack;
     loop {
-        if let Some(b) = rack.running_build(&node).filter(|b| b.phase == Phase::Power) {
+        if let Some(b) = rack.running_build(&node).filter(|b| b.phase == Phase::Dhcp) {
             let report = |phase, bytes| {
                 let message = Some("writing".to_owned());
                 Input::Reported(PhaseReport { phase, bytes, total: 1_000_000_000, message })
             };
             let mut steps = vec![
-                Input::Powered("was off, switched on".into()),
                 Input::Dhcp(ClientKind::Pxe, Time::now()),
                 Input::LoaderAsked,
                 Input::ScriptAsked,

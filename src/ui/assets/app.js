@@ -58,8 +58,11 @@
         if (next) swap(now, next);
       }
       heard = clock();
+      if (source.readyState === EventSource.OPEN) say("Live.", false);
     } catch {
+      // The stream may have lived through it, and then tells nothing anew.
       lost();
+      setTimeout(soon, 5000);
     }
   };
   // At most once a second, however much happens.
