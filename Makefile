@@ -2,6 +2,8 @@
 # make demo   from a fresh machine to a node installed by network
 # make bench  side by side with the peers
 # make test-chains  boot chains with real firmware
+# make test-explain    every symptom that explain knows, made on real firmware
+# make test-telescope  the master controller's program, killed in the midst
 # make test-schema  both servers against their OpenAPI documents (schemathesis, five minutes)
 # make test-ui      the operator's window in a real browser
 # make test-registry-full  the registry with 5 GiB layers and for ten minutes
@@ -18,7 +20,7 @@ BIN := $(abspath $(or $(CARGO_TARGET_DIR),target)/release)
 AGENT := $(abspath $(or $(CARGO_TARGET_DIR),target)/agent/provision-agent)
 export PROVISION_AGENT := $(AGENT)
 
-.PHONY: test test-schema test-ui test-registry-full test-installers test-chains demo bench release deps build agent image lint unit e2e fuzz clean-lab
+.PHONY: test test-schema test-ui test-registry-full test-installers test-chains test-explain test-telescope demo bench release deps build agent image lint unit e2e fuzz clean-lab
 
 test: deps lint build image unit e2e
 	@echo "== all tests passed"
@@ -71,6 +73,17 @@ test-chains: build image
 	@echo "== boot chains"
 	cargo test $(FAST) --test e2e_chains -- --test-threads=1 --nocapture
 
+# Every symptom in the table of `provision explain`: about eight minutes.
+test-explain: build image
+	@echo "== symptoms, made and explained"
+	cargo test $(FAST) --test e2e_explain -- --test-threads=1 --nocapture
+
+# A program on a third host installs four nodes in one call; both sides are
+# killed in the midst: about five minutes.
+test-telescope: build image
+	@echo "== the telescope's program"
+	cargo test $(FAST) --test e2e_telescope -- --test-threads=1 --nocapture
+
 # What the OpenAPI documents promise, asked with thousands of made-up requests.
 test-schema: deps build
 	@echo "== schemathesis"
@@ -114,4 +127,4 @@ fuzz: deps
 	for t in dhcp_packet tftp_packet; do cargo +nightly fuzz run $$t -- -max_total_time=600; done
 
 clean-lab:
-	@for l in image lab e2ebios e2etwo e2ekill e2efail e2eapi e2eredis e2euser e2edep e2epre e2eout e2eroom e2eask chsec chbad chhttp chsechtt chlx; do $(BIN)/provision lab down --name $$l; done
+	@for l in image lab e2ebios e2etwo e2ekill e2efail e2eapi e2eredis e2euser e2edep e2epre e2eout e2eroom e2eask e2eexpl e2escope chsec chbad chhttp chsechtt chlx; do $(BIN)/provision lab down --name $$l; done

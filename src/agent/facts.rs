@@ -26,6 +26,7 @@ pub fn gather() -> Facts {
         hardware: format!("{} {}", dmi("sys_vendor"), dmi("product_name")).trim().to_owned(),
         serial: dmi("product_serial"),
         bios_version: dmi("bios_version"),
+        clock: Some(crate::model::Time::now()),
     }
 }
 

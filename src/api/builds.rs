@@ -2,9 +2,10 @@
 
 use super::filter::{Limit, Paged, Part, node_of};
 use super::problem::{Path, Query};
-use super::{Caller, Ctx, List, Problem};
-use crate::lifecycle::explain::{Explanation, explain};
-use crate::model::{Build, BuildId, BuildOutcome, Name, NodeName, Rendering, Time};
+use super::{Caller, Ctx, Discovered, List, Problem};
+use crate::lifecycle::explain::{Explanation, Scene, Stranger, explain};
+use crate::lifecycle::usual::Usual;
+use crate::model::{Build, BuildId, BuildOutcome, Name, Rendering, Time};
 use crate::store::{Doc, EventQuery, kind};
 use axum::Json as Out;
 use axum::body::Body;
@@ -12,7 +13,10 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+
+/// Unknown machines that a story names.
+const STRANGERS: usize = 5;
 
 /// Which builds; all conditions hold together.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -124,15 +128,30 @@ pub(super) async fn explain_node(
 }
 
 async fn tell(ctx: &Ctx, build: &Build) -> Result<Out<Explanation>, Problem> {
-    let node: NodeName = build.node.clone();
+    story(ctx, build, Time::now()).await.map(Out)
+}
+
+/// A build's story, from its node's events since it began.
+pub async fn story(ctx: &Ctx, build: &Build, now: Time) -> Result<Explanation, Problem> {
     let q = EventQuery {
-        node: Some(node),
+        node: Some(build.node.clone()),
         since: Some(build.started),
         limit: 5000,
         ..EventQuery::default()
     };
     let events = ctx.rack.store().query(&q).await?;
-    Ok(Out(explain(build.clone(), &events, Time::now())))
+    let strangers: Vec<Stranger> = {
+        let all = ctx.discovered.read().unwrap_or_else(PoisonError::into_inner);
+        let of = |d: &Discovered| Stranger {
+            last_seen: d.last_seen,
+            text: format!("{} ({}), {} packets", d.mac, d.vendor, d.packets),
+        };
+        all.values().filter(|d| d.last_seen >= build.started).take(STRANGERS).map(of).collect()
+    };
+    let v = ctx.rack.view();
+    let usual = Usual::of(v.builds.values());
+    let node = v.inventory.get(&build.node).map(|n| &**n);
+    Ok(explain(&Scene { build, node, events: &events, usual: &usual, strangers: &strangers, now }))
 }
 
 /// The installer's log of a build; empty when there is none.

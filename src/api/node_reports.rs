@@ -10,7 +10,7 @@ use crate::model::plan::{
     BootedReport, CertificateRequest, FailureReport, InstallPlan, InstalledReport, PhaseReport,
     SignedCertificate, VerifiedReport,
 };
-use crate::model::{Build, BuildOutcome, Facts, Firmware, Time};
+use crate::model::{Build, BuildOutcome, Facts, Firmware, NewEvent, Outcome, Time};
 use axum::Json as Out;
 use axum::extract::{FromRequestParts, Query, State};
 use axum::http::StatusCode;
@@ -22,6 +22,9 @@ use std::sync::Arc;
 
 /// Bytes of log kept of one build.
 pub const LOG_LIMIT: u64 = 32 << 20;
+
+/// Seconds that a machine's clock may be off without being worth a word.
+const CLOCK_OFF: i64 = 60;
 
 /// A running build, by its token.
 pub(super) struct Running(pub(super) Arc<Build>);
@@ -67,6 +70,25 @@ pub(super) async fn facts(
     State(ctx): State<Arc<Ctx>>,
     Json(facts): Json<Facts>,
 ) -> Taken {
+    let now = Time::now();
+    let event = |action: &str, outcome| {
+        NewEvent::new(now, &format!("node:{}", build.node), action, outcome)
+            .node(&build.node)
+            .with("build", &build.id)
+    };
+    let mut events = vec![
+        event("agent.facts", Outcome::Ok)
+            .with("hardware", &facts.hardware)
+            .with("serial", &facts.serial)
+            .with("memory", facts.memory)
+            .with("disks", facts.disks.len()),
+    ];
+    // Certificates and file times would be wrong: the agent sets it now.
+    let off = facts.clock.map_or(0, |c| c.duration_since(now).as_secs());
+    if off.abs() > CLOCK_OFF {
+        events.push(event("agent.clock", Outcome::Failed).with("off_seconds", off));
+    }
+    ctx.rack.log(events).await?;
     ctx.rack.note(&build.node, |n| {
         if facts.firmware != Firmware::Auto {
             n.status.firmware_seen = facts.firmware;

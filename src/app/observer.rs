@@ -226,6 +226,12 @@ impl Recorder {
         if let Some(f) = &s.boot_file {
             e = e.with("boot_file", f);
         }
+        if s.secs > 0 {
+            e = e.with("secs", s.secs);
+        }
+        if let dhcp::SightingKind::Ignored(why) = s.kind {
+            e = e.with("reason", why);
+        }
         if s.hints.kind == ClientKind::HttpBoot && s.boot_file.is_none() && outcome == Outcome::Ok {
             e = e.with("reason", crate::lifecycle::explain::NO_HTTP);
         }

@@ -124,7 +124,19 @@ pub(super) async fn explain(s: &Session, a: ExplainArgs) -> Result<(), Fail> {
         let text = s.client.text(&format!("/v1/builds/{}/log", e.build.id)).await?;
         s.out.say(format!("\n{text}"))?;
     }
-    s.out.say(format!("\n{}", e.summary))
+    s.out.say(format!("\n{}", e.summary))?;
+    if s.out.is_json() {
+        return Ok(());
+    }
+    if let Some(m) = &e.missing {
+        s.out.say(format!("Missing: {m}."))?;
+    }
+    for x in &e.symptoms {
+        let word = if x.stops { "Likely" } else { "Noticed" };
+        s.out.say(format!("{word}: {} ({}).", x.name, x.seen))?;
+        s.out.say(format!("  {}\n  To do: {}", x.cause, x.advice))?;
+    }
+    Ok(())
 }
 
 pub(super) async fn preseed(s: &Session, a: PreseedArgs) -> Result<(), Fail> {

@@ -68,6 +68,7 @@ fn sighting(request: &Request, decision: Decision) -> Sighting {
     Sighting {
         hints: request.hints(),
         xid: request.xid,
+        secs: request.secs,
         kind,
         node,
         address,

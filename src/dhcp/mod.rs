@@ -61,6 +61,8 @@ pub struct Sighting {
     pub hints: ClientHints,
     /// Transaction id: the same through one exchange.
     pub xid: u32,
+    /// Seconds since the client began to ask, as it says itself (`secs`).
+    pub secs: u16,
     /// What became of it.
     pub kind: SightingKind,
     /// The node's name, when known.

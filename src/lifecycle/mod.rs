@@ -13,7 +13,8 @@
 //! - `orders`: installs, cancelling, power, and the inventory's changes, as
 //!   people ask for them.
 //! - `rollout`: installs of many nodes as one operation; what is next is pure.
-//! - `explain`: a build's timeline, and what it waits for.
+//! - `explain`: a build's timeline, and what it waits for; `symptoms`: the table
+//!   of what is known to go wrong; `usual`: how long phases usually take.
 //!
 //! It is handed a store and a way to switch power ([`Arm`]); it knows neither
 //! HTTP nor any protocol.
@@ -25,6 +26,8 @@ pub mod orders;
 pub mod rack;
 pub mod recover;
 pub mod rollout;
+pub mod symptoms;
+pub mod usual;
 
 pub use inventory::Inventory;
 pub use machine::Input;

@@ -267,6 +267,10 @@ pub struct Facts {
     /// Firmware version.
     #[serde(default)]
     pub bios_version: String,
+    /// The machine's clock when it told all this, before it was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub clock: Option<Time>,
 }
 
 /// What was found out and decided about a node; written by the life cycle.

@@ -6,11 +6,11 @@ use super::frame::{Frame, show};
 use super::session::Seat;
 use super::view::records::{self, BuildRow, OperationRow};
 use super::view::timeline::{Timeline, timeline};
-use super::view::usual::Usual;
-use crate::api::Problem;
-use crate::lifecycle::explain::{Line, explain};
+use crate::api::{Problem, builds};
+use crate::lifecycle::explain::Line;
+use crate::lifecycle::usual::Usual;
 use crate::model::{Build, BuildId, Time};
-use crate::store::{EventQuery, kind};
+use crate::store::kind;
 use askama::Template;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -22,8 +22,6 @@ use std::sync::Arc;
 
 /// Lines on a page.
 const PAGE: usize = 50;
-/// Events of a build that its story is told from.
-const STORY: usize = 2000;
 /// Bytes of a log on its build's page.
 const LOG: u64 = 64 << 10;
 /// Rendered texts of a build that are shown, and characters of each.
@@ -60,16 +58,10 @@ pub(super) async fn story(
     b: &Build,
     now: Time,
 ) -> Result<(Timeline, Vec<Line>), Fault> {
-    let q = EventQuery {
-        node: Some(b.node.clone()),
-        since: Some(b.started),
-        limit: STORY,
-        ..EventQuery::default()
-    };
-    let events = w.ctx.rack.store().query(&q).await?;
-    let told = explain(b.clone(), &events, now);
+    let told = builds::story(&w.ctx, b, now).await?;
     let usual = Usual::of(w.ctx.rack.view().builds.values());
-    Ok((timeline(b, &usual, told.summary, now), told.lines))
+    let lines = told.lines.clone();
+    Ok((timeline(told, &usual, now), lines))
 }
 
 /// Which lines are asked for.

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses some of these")]
 
 pub mod desk;
+pub mod host;
 pub mod nobody;
 pub mod rack;
 pub mod redis;

@@ -45,12 +45,12 @@ impl Bench {
     pub async fn start() -> Self {
         provision::tls::install_provider();
         let dir = tempfile::tempdir().unwrap();
-        let (store, arm) = (Arc::new(Flaky::default()), Gated::new(99));
+        let (store, arm) = (Arc::new(Flaky::default()), Gated::new(999));
         let d = dir.path().display();
         let text = format!(
             "state_dir = '{d}'\nimages_dir = '{d}/images'\nprofiles_dir = '{}/profiles'\n\
              [network]\ninterface='e'\naddress='10.1.0.1'\n\
-             subnet='10.1.0.0/24'\nrange=['10.1.0.10','10.1.0.99']\n[install]\nimage='debian-12'\n",
+             subnet='10.1.0.0/24'\nrange=['10.1.0.10','10.1.0.250']\n[install]\nimage='debian-12'\n",
             env!("CARGO_MANIFEST_DIR")
         );
         let config = Arc::new(config::parse(&text, "bench", Path::new("/")).unwrap());

@@ -1,8 +1,8 @@
 //! What needs somebody, and why: the first thing the rack's page shows.
 
 use super::text::{At, Mark, took};
-use super::usual::Usual;
 use crate::lifecycle::rack::View;
+use crate::lifecycle::usual::Usual;
 use crate::model::{
     Build, BuildOutcome, LifeCycle, Operation, OperationKind, OperationState, Phase, Time,
 };

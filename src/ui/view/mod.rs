@@ -2,7 +2,6 @@
 //! no clock, no HTTP; the handlers beside it fetch and hand over.
 //!
 //! - `text`: times, durations, sizes, and the marks of states.
-//! - `usual`: how long each phase usually takes.
 //! - `rack`, `alerts`, `node`, `timeline`, `confirm`, `records`, `events`:
 //!   one page's, or a part's of several.
 
@@ -14,7 +13,6 @@ pub mod rack;
 pub mod records;
 pub mod text;
 pub mod timeline;
-pub mod usual;
 
 #[cfg(test)]
 mod tests;

@@ -2,9 +2,9 @@
 
 use super::alerts::{Alert, Server, alerts};
 use super::text::{At, Bar, Mark, ago, bytes, took};
-use super::usual::Usual;
 use crate::api::Discovered;
 use crate::lifecycle::rack::View;
+use crate::lifecycle::usual::Usual;
 use crate::model::{Build, BuildOutcome, LifeCycle, Node, Phase, Time};
 
 /// How many nodes are in a state.

@@ -6,8 +6,9 @@ use super::rack::{Asked, rack};
 use super::records::operation;
 use super::text::Mark;
 use super::timeline::timeline;
-use super::usual::Usual;
+use crate::lifecycle::explain::Explanation;
 use crate::lifecycle::rack::View;
+use crate::lifecycle::usual::Usual;
 use crate::model::node::DiskFacts;
 use crate::model::{
     Build, BuildId, BuildInputs, BuildOutcome, Digest, Facts, LifeCycle, Node, Operation,
@@ -201,11 +202,15 @@ fn nodes_are_found_by_state_name_address_mac_and_label() {
     }
 }
 
+fn told(build: Build) -> Explanation {
+    Explanation { build, lines: vec![], summary: "s".into(), missing: None, symptoms: vec![] }
+}
+
 #[test]
 fn a_timeline_marks_where_it_failed_and_says_what_is_to_come() {
     let mut failed = build("node01", &[0, 10, 20], Some(90), BuildOutcome::Failed);
     failed.reason = Some("no loader asked".into());
-    let t = timeline(&failed, &Usual::default(), "s".into(), at(100));
+    let t = timeline(told(failed), &Usual::default(), at(100));
     let marks: Vec<&str> = t.rows.iter().map(|r| r.mark.word).collect();
     assert_eq!(marks, ["done", "done", "failed"]);
     assert_eq!(
@@ -217,7 +222,7 @@ fn a_timeline_marks_where_it_failed_and_says_what_is_to_come() {
     assert_eq!((t.rows[2].bar.full, t.rows[0].bar.full), (1000, 142));
 
     let running = build("node01", &[0, 10], None, BuildOutcome::Running);
-    let t = timeline(&running, &Usual::default(), "s".into(), at(30));
+    let t = timeline(told(running), &Usual::default(), at(30));
     assert_eq!(t.rows[1].what, "waiting in dhcp; given up in 9 min 40 s");
     assert_eq!(t.to_come.first(), Some(&"loader"));
 }

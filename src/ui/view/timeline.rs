@@ -2,7 +2,9 @@
 //! the usual, and why it waits or failed.
 
 use super::text::{At, Bar, Mark, bytes, took};
-use super::usual::Usual;
+use crate::lifecycle::explain::Explanation;
+use crate::lifecycle::symptoms::Symptom;
+use crate::lifecycle::usual::Usual;
 use crate::model::{Build, BuildOutcome, Phase, PhaseRecord, Time};
 
 /// A phase.
@@ -49,14 +51,19 @@ pub struct Timeline {
     pub took: String,
     /// In a sentence: how it ended, or what it waits for.
     pub summary: String,
+    /// The event that should have come next.
+    pub missing: Option<String>,
+    /// What is known to look like this.
+    pub symptoms: Vec<Symptom>,
     /// Phases that were entered, in order.
     pub rows: Vec<Row>,
     /// Phases that are still to come.
     pub to_come: Vec<&'static str>,
 }
 
-/// Tells the story of `b`; `summary` is the sentence about it.
-pub fn timeline(b: &Build, usual: &Usual, summary: String, now: Time) -> Timeline {
+/// Shows what was told of a build.
+pub fn timeline(told: Explanation, usual: &Usual, now: Time) -> Timeline {
+    let b = &told.build;
     let seconds = |p: &PhaseRecord| p.ended.unwrap_or(now).duration_since(p.started).as_secs_f64();
     let usually = |p: &PhaseRecord| usual.phase(b, p.phase).map(|d| d.as_secs_f64());
     let longest = b.phases.iter().map(|p| seconds(p).max(usually(p).unwrap_or(0.0)));
@@ -91,7 +98,9 @@ pub fn timeline(b: &Build, usual: &Usual, summary: String, now: Time) -> Timelin
         actor: b.actor.clone(),
         started: At::new(b.started, now),
         took: took(b.ended.unwrap_or(now).duration_since(b.started)),
-        summary,
+        summary: told.summary,
+        missing: told.missing,
+        symptoms: told.symptoms,
         rows,
         to_come: to_come.map(Phase::as_str).collect(),
     }
