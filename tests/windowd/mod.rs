@@ -79,6 +79,7 @@ impl Bench {
             logs: dir.path().to_owned(),
             discovered: stock::strangers(),
             counters: Box::new(Default::default),
+            numbers: Default::default(),
             clock: Box::new(|| Some(true)),
             config,
         });
