@@ -9,6 +9,7 @@ mod windowd;
 use common::desk::{name, until};
 use deployd::{Server, free_port, run};
 use provision::api::{self, LocalPeer, traffic};
+use provision::app::listen;
 use provision::auth::Role;
 use provision::lifecycle::Input;
 use provision::model::plan::{PhaseReport, VerifiedReport};
@@ -19,6 +20,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 use windowd::Bench;
 
 /// For whatever is waited for here.
@@ -136,14 +138,21 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    fn start(dir: &Path, build: &str, deployment: &str, ca: &Path) -> Self {
+    /// Of two servers, each with whom to trust for its certificate.
+    fn start(dir: &Path, build: (&str, &Path), deployment: (&str, &Path)) -> Self {
+        // As the documentation has it.
+        let job = |name: &str, (at, ca): (&str, &Path)| {
+            format!(
+                "- job_name: {name}\n  scheme: https\n  tls_config: {{ ca_file: '{}' }}\n  \
+                 static_configs: [{{ targets: ['{at}'] }}]\n",
+                ca.display()
+            )
+        };
         let config = dir.join("prometheus.yml");
         let text = format!(
-            "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n\
-             - {{job_name: build-server, static_configs: [{{targets: ['{build}']}}]}}\n\
-             - job_name: deployment-server\n  scheme: https\n  tls_config: {{ca_file: '{}'}}\n  \
-             static_configs: [{{targets: ['{deployment}']}}]\n",
-            ca.display()
+            "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n{}{}",
+            job("build-server", build),
+            job("deployment-server", deployment)
         );
         fs::write(&config, text).unwrap();
         let said = run(Command::new("promtool").args(["check", "config"]).arg(&config), "");
@@ -260,9 +269,15 @@ async fn prometheus_reads_both_servers_and_answers_each_query_of_the_dashboard()
         }
     }
 
-    let ca = d.state().join("tls/ca.pem");
-    let at = b.base.strip_prefix("http://").unwrap();
-    let p = Prometheus::start(dir.path(), at, &d.at, &ca);
+    let own = dir.path().join("tls");
+    let tls = provision::tls::server_config(&own, &["localhost".into(), "127.0.0.1".into()]);
+    let listener = listen::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+    let at = listener.local_addr().unwrap().to_string();
+    let routes = traffic::counted(api::router(b.ctx.clone()), &b.ctx.numbers.traffic, "tls");
+    let stop = CancellationToken::new();
+    let served = tokio::spawn(listen::serve_tls(listener, tls.unwrap(), routes, stop.clone()));
+    let trusted = (own.join("server.pem"), d.state().join("tls/ca.pem"));
+    let p = Prometheus::start(dir.path(), (&at, &trusted.0), (&d.at, &trusted.1));
     let both_up = |v: &Value| {
         let all = v["data"]["activeTargets"].as_array().unwrap();
         all.len() == 2 && all.iter().all(|t| t["health"] == "up")
@@ -310,6 +325,9 @@ async fn prometheus_reads_both_servers_and_answers_each_query_of_the_dashboard()
     let mean = "sum(provision_install_recovery_seconds_sum)";
     p.number(mean, |n| (600.0..1200.0).contains(&n)).await;
     p.number("sum(provision_operations_running{kind=\"install\"})", |n| n == 3.0).await;
+    drop(p);
+    stop.cancel();
+    served.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 
 use super::Ctx;
 use super::traffic::Traffic;
+use crate::lifecycle::Rack;
 use crate::metrics::{Ended, Exposition, InstallTotals, Kind, OperationTotals};
 use crate::metrics::{installs, operations};
 use crate::model::{BuildId, OperationId, OperationKind, Time};
@@ -30,42 +31,37 @@ struct Records {
 }
 
 impl Numbers {
-    /// Installs and operations. The view is locked only while what is new in it
-    /// is listed; the adding up, of many builds at the first reading, is done
-    /// beside what serves.
+    /// Installs and operations, added up beside what serves: at the first reading
+    /// they are many. The rack's view is locked only while what is new in it is
+    /// listed.
     pub(super) async fn records(&self, ctx: &Ctx) -> Exposition {
-        let lock = PoisonError::into_inner;
-        let (builds, orders) = {
-            let v = ctx.rack.view();
-            let builds = self.records.builds.lock().unwrap_or_else(lock).tail(&v.builds);
-            let own = &self.records.operations;
-            let orders = own.lock().unwrap_or_else(PoisonError::into_inner).tail(&v.operations);
-            (builds, orders)
-        };
-        let many = orders.running().filter(|o| o.kind == OperationKind::InstallMany);
-        let waiting: usize = many
-            .filter_map(|o| Some(ctx.rack.rollout(&o.id)?.waiting(&ctx.rack.installs_of(&o.id))))
-            .sum();
-        let records = self.records.clone();
-        let work = move || {
-            let mut e = Exposition::new();
-            let mut known = records.builds.lock().unwrap_or_else(PoisonError::into_inner);
-            let totals = known.totals(&builds, InstallTotals::add);
-            drop(known);
-            installs::write_running(builds.running().map(|b| &**b), &mut e);
-            totals.write(&mut e);
-            let mut known = records.operations.lock().unwrap_or_else(PoisonError::into_inner);
-            let totals = known.totals(&orders, OperationTotals::add);
-            drop(known);
-            operations::write_running(orders.running().map(|o| &**o), Time::now(), &mut e);
-            totals.write(&mut e);
-            e
-        };
-        let mut e = tokio::task::spawn_blocking(work).await.unwrap_or_default();
+        let (records, rack) = (self.records.clone(), ctx.rack.clone());
+        let work = move || records.write(&rack);
+        tokio::task::spawn_blocking(work).await.unwrap_or_default()
+    }
+}
+
+impl Records {
+    fn write(&self, rack: &Rack) -> Exposition {
+        let mut e = Exposition::new();
+        let mut known = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
+        let tail = known.tail(&rack.view().builds);
+        let totals = known.totals(&tail, InstallTotals::add);
+        drop(known);
+        installs::write_running(tail.running().map(|b| &**b), &mut e);
+        totals.write(&mut e);
+        let mut known = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
+        let tail = known.tail(&rack.view().operations);
+        let totals = known.totals(&tail, OperationTotals::add);
+        drop(known);
+        operations::write_running(tail.running().map(|o| &**o), Time::now(), &mut e);
+        totals.write(&mut e);
+        let many = tail.running().filter(|o| o.kind == OperationKind::InstallMany);
+        let left = |id| Some(rack.rollout(id)?.waiting(&rack.installs_of(id)));
         e.gauge(
             "provision_install_many_waiting_nodes",
             "Nodes of installs of many nodes that are yet to be begun.",
-            waiting,
+            many.filter_map(|o| left(&o.id)).sum::<usize>(),
         );
         e
     }
