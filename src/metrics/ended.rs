@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn each_record_is_added_once_also_when_one_before_it_is_late() {
         let mut all: BTreeMap<u8, Arc<One>> = BTreeMap::new();
-        let mut put = |all: &mut BTreeMap<u8, Arc<One>>, k, ended| {
+        let put = |all: &mut BTreeMap<u8, Arc<One>>, k, ended| {
             all.insert(k, Arc::new(One(k, ended)));
         };
         let mut e = Ended::default();
