@@ -19,7 +19,7 @@ packages=(
   shim-signed grub-efi-amd64-signed sbsigntool
   pxelinux syslinux-common redis-server sqlite3 isc-dhcp-client kea-admin
   dnsmasq-base bind9-dnsutils chrony tftp-hpa atftp tcpdump udev
-  skopeo buildah podman
+  skopeo buildah podman prometheus
   python3-venv
 )
 

@@ -85,6 +85,7 @@ impl Bench {
             logs: dir.path().to_owned(),
             discovered: Default::default(),
             counters: Box::new(Default::default),
+            numbers: Default::default(),
             clock: Box::new(|| Some(true)),
         });
         let routes = api::node_router(ctx).merge(router(Arc::new(boot)));

@@ -49,7 +49,7 @@ pub struct Numbers<T> {
     pub items: Vec<T>,
 }
 
-fn window(w: &Wanted, now: Time) -> Result<Window, Problem> {
+pub(super) fn window(w: &Wanted, now: Time) -> Result<Window, Problem> {
     let since = parse_since(w.since.as_deref().unwrap_or(USUAL), now)?;
     let until = w.until.as_deref().map_or(Ok(now), |u| parse_since(u, now));
     let until = until.map_err(|p| Problem { field: Some("until".into()), ..p })?;

@@ -1,14 +1,14 @@
 //! `/healthz`, `/readyz`, `/metrics`.
 
-use super::{Ctx, Problem};
+use super::{Ctx, Problem, numbers, protocols};
+use crate::metrics::Kind;
 use crate::model::LifeCycle;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 use axum::routing::get;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The process runs.
@@ -66,8 +66,9 @@ pub(super) async fn readyz(State(ctx): State<Arc<Ctx>>) -> Result<&'static str, 
     security(())
 )]
 pub(super) async fn metrics(State(ctx): State<Arc<Ctx>>) -> Response {
-    let mut out = String::new();
-    let mut lives: BTreeMap<String, u64> = BTreeMap::new();
+    let mut e = ctx.numbers.records(&ctx).await;
+    let mut lives: BTreeMap<String, u64> =
+        LifeCycle::ALL.iter().map(|life| (life.to_string(), 0)).collect();
     let builds = {
         let v = ctx.rack.view();
         for n in v.inventory.all() {
@@ -75,28 +76,24 @@ pub(super) async fn metrics(State(ctx): State<Arc<Ctx>>) -> Response {
         }
         v.builds.len()
     };
-    lives.entry(LifeCycle::Failed.to_string()).or_default();
-    // Writing to a String cannot fail.
-    let _ = writeln!(out, "# TYPE provision_nodes gauge");
-    for (life, n) in lives {
-        let _ = writeln!(out, "provision_nodes{{state=\"{life}\"}} {n}");
-    }
-    let _ = writeln!(out, "# TYPE provision_builds_total counter\nprovision_builds_total {builds}");
-    let up = u8::from(ctx.rack.store().health().await.is_ok());
-    let _ = writeln!(out, "# TYPE provision_store_up gauge\nprovision_store_up {up}");
+    let mut f = e.family("provision_nodes", Kind::Gauge, "Nodes in the inventory, by state.");
+    lives.iter().for_each(|(life, n)| f.is(&[("state", life)], *n));
+    let strangers = ctx.discovered.read().unwrap_or_else(PoisonError::into_inner).len();
+    e.gauge(
+        "provision_discovered_machines",
+        "Machines that were seen and are no nodes.",
+        strangers,
+    );
+    e.counter("provision_builds_total", "Installs ordered, ever.", builds);
+    numbers::write_power(&ctx.numbers.power, &mut e);
+    let up = ctx.rack.store().health().await.is_ok();
+    numbers::write_store(up, &ctx.rack.store_counts(), &mut e);
     if let Some(kept) = (ctx.clock)() {
-        let _ = writeln!(out, "# TYPE provision_clock_kept gauge");
-        let _ = writeln!(out, "provision_clock_kept {}", u8::from(kept));
+        let help = "Whether something outside keeps this host's clock.";
+        e.gauge("provision_clock_kept", help, kept);
     }
-    let (cache, packets): (Vec<_>, Vec<_>) =
-        (ctx.counters)().into_iter().partition(|(name, _)| name.starts_with("cache_"));
-    for (name, n) in cache {
-        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
-        let _ = writeln!(out, "# TYPE provision_{name} {kind}\nprovision_{name} {n}");
-    }
-    let _ = writeln!(out, "# TYPE provision_packets_total counter");
-    for (name, n) in packets {
-        let _ = writeln!(out, "provision_packets_total{{kind=\"{name}\"}} {n}");
-    }
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], out).into_response()
+    protocols::write(&(ctx.counters)(), &mut e);
+    ctx.numbers.traffic.write(&mut e);
+    numbers::write_process(&mut e);
+    numbers::answer(e)
 }

@@ -29,11 +29,15 @@ pub mod mirrors;
 pub mod node_installer;
 pub mod node_reports;
 pub mod nodes;
+pub mod numbers;
 pub mod openapi;
 pub mod operations;
+pub mod phases;
 pub mod power;
 pub mod problem;
+mod protocols;
 pub mod tokens;
+pub mod traffic;
 pub mod webhooks;
 pub mod window;
 
@@ -167,6 +171,8 @@ pub struct Ctx {
     pub discovered: Arc<RwLock<BTreeMap<crate::model::Mac, Discovered>>>,
     /// Counters of the protocols, for `/metrics`, by name.
     pub counters: Box<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>,
+    /// What else `/metrics` counts.
+    pub numbers: Arc<numbers::Numbers>,
     /// Whether something outside keeps this host's clock; `None` where time is
     /// not served.
     pub clock: Box<dyn Fn() -> Option<bool> + Send + Sync>,
@@ -239,6 +245,7 @@ pub fn router(ctx: Arc<Ctx>) -> Router {
         .route("/v1/webhooks", get(webhooks::list).post(webhooks::add))
         .route("/v1/webhooks/{name}", axum::routing::delete(webhooks::remove))
         .route("/v1/metrics/profiles", get(delivery::profiles::<Ctx>))
+        .route("/v1/metrics/phases", get(phases::list))
         .route("/openapi.json", get(openapi::build::document))
         .route("/docs", get(openapi::build::docs))
         .route("/metrics", get(health::metrics))

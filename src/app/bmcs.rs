@@ -23,13 +23,19 @@ pub struct StoredBmcs {
     key: Arc<MasterKey>,
     /// For one arming, tries included.
     limit: Duration,
+    counts: Arc<power::Counts>,
     open: Mutex<HashMap<NodeName, Handle>>,
 }
 
 impl StoredBmcs {
-    /// `limit` bounds one arming.
-    pub fn new(store: Arc<dyn Store>, key: Arc<MasterKey>, limit: Duration) -> Self {
-        Self { store, key, limit, open: Mutex::default() }
+    /// `limit` bounds one arming; calls of BMCs are counted in `counts`.
+    pub fn new(
+        store: Arc<dyn Store>,
+        key: Arc<MasterKey>,
+        limit: Duration,
+        counts: Arc<power::Counts>,
+    ) -> Self {
+        Self { store, key, limit, counts, open: Mutex::default() }
     }
 
     async fn arm(&self, bmc: &dyn PowerControl, node: &Node) -> Result<String, PowerError> {
@@ -86,6 +92,7 @@ impl Bmcs for StoredBmcs {
             }
         };
         let bmc = power::connect(spec, password, Limits::default());
+        let bmc: Arc<dyn PowerControl> = Arc::new(power::Counted::new(bmc, self.counts.clone()));
         self.open
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

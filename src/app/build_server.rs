@@ -85,7 +85,9 @@ async fn serve(
     let key = Arc::new(MasterKey::open(&config.state_dir.join("secret.key"))?);
     let power_limit = config.deadlines.of(Phase::Power);
     let power_limit = Duration::try_from(power_limit)?.mul_f64(0.9);
-    let bmcs = Arc::new(bmcs::StoredBmcs::new(store.clone(), key.clone(), power_limit));
+    let numbers = Arc::new(api::numbers::Numbers::default());
+    let calls = numbers.power.clone();
+    let bmcs = Arc::new(bmcs::StoredBmcs::new(store.clone(), key.clone(), power_limit, calls));
     let rack = Rack::load(store.clone(), config.deadlines.clone(), bmcs.clone()).await?;
     let known = tokens::load(&*store, &config.state_dir).await?;
     let strangers = strangers(&*store).await?;
@@ -149,6 +151,7 @@ async fn serve(
         )?),
         false => None,
     };
+    let tftp_counts = tftp.as_ref().map(tftp::Server::counts);
     let services = Services::bind(&config, &rack, &key)?;
     let (service_counters, clock) = (services.counters(), services.clock());
     let boot_listener = listen::tcp(SocketAddr::from((net.address, config.http_port)))?;
@@ -207,12 +210,19 @@ async fn serve(
             for (k, n) in dhcp_counters.iter().flat_map(|c| c.snapshot()) {
                 all.insert(format!("dhcp_{}", k.replace([' ', '-'], "_")), n);
             }
+            if let Some(c) = &tftp_counts {
+                let ended = c.ended().into_iter();
+                all.extend(ended.map(|(k, n)| (format!("tftp_{}", k.replace('-', "_")), n)));
+                all.insert("tftp_sent_bytes".to_owned(), c.sent_bytes());
+                all.insert("tftp_active".to_owned(), c.active());
+            }
             if let Some(c) = &package_counts {
                 all.extend(c.counts.all());
                 all.insert("cache_bytes".to_owned(), c.size());
             }
             all
         }),
+        numbers: numbers.clone(),
         clock: Box::new(clock),
     });
     let boot = Arc::new(BootHttp { files, images: Catalogue::open(&config.images_dir), agent });
@@ -246,15 +256,18 @@ async fn serve(
             .merge(crate::cache::http::router(c))
             .merge(installer_files::router(Arc::new(installer)));
     }
-    let s = stop.clone();
+    let counted = |routes, at| api::traffic::counted(routes, &numbers.traffic, at);
+    let (s, node_routes) = (stop.clone(), counted(node_routes, "boot"));
     tasks.spawn(async move {
         ("boot http", listen::serve_boot(boot_listener, node_routes, s).await.map_err(Into::into))
     });
-    let (s, routes) = (stop.clone(), api::router(ctx.clone()).merge(window(&config, &ctx)?));
+    let routes = api::router(ctx.clone()).merge(window(&config, &ctx)?);
+    let (s, routes) = (stop.clone(), counted(routes, "api"));
     tasks.spawn(async move {
         ("api", listen::serve_tls(api_listener, server_config, routes, s).await.map_err(Into::into))
     });
-    let (s, routes, path) = (stop.clone(), api::router(ctx), config.api_socket.clone());
+    let (s, routes, path) =
+        (stop.clone(), counted(api::router(ctx), "local"), config.api_socket.clone());
     tasks.spawn(async move {
         ("local api", listen::serve_local(local, path, routes, s).await.map_err(Into::into))
     });

@@ -2,6 +2,7 @@
 
 use super::shelf::{OwnShelf, Records};
 use super::{claim, daemon, follow, images_at, ingest, listen, peer, tokens, upkeep};
+use crate::api;
 use crate::api::deployment::gate::Keeper;
 use crate::api::deployment::promote::{House, Judge};
 use crate::api::deployment::workload::Workloads;
@@ -142,6 +143,7 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
         house: House::new(config.rules.clone(), judge(pipeline.verifying_key())),
         following: follows.as_ref().map(follow::Follows::following),
         hooks: ingest::hooks(config)?,
+        traffic: Default::default(),
     });
 
     let listener = listen::tcp(config.listen)?;
@@ -152,8 +154,11 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
 
     let stop = CancellationToken::new();
     let mut tasks: JoinSet<(&'static str, Result<()>)> = JoinSet::new();
-    let routes = || registry::routes(registry.clone()).merge(deployment::router(desk.clone()));
-    let (s, r) = (stop.clone(), routes());
+    let routes = |at| {
+        let all = registry::routes(registry.clone()).merge(deployment::router(desk.clone()));
+        api::traffic::counted(all, &desk.traffic, at)
+    };
+    let (s, r) = (stop.clone(), routes("api"));
     tasks.spawn(async move {
         (
             "registry",
@@ -162,7 +167,7 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
                 .map_err(Into::into),
         )
     });
-    let (s, r, path) = (stop.clone(), routes(), config.socket.clone());
+    let (s, r, path) = (stop.clone(), routes("local"), config.socket.clone());
     tasks.spawn(async move {
         ("local api", listen::serve_local(local, path, r, s).await.map_err(Into::into))
     });

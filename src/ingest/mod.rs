@@ -32,6 +32,7 @@ pub mod run;
 mod said;
 pub mod settings;
 mod submit;
+pub mod totals;
 pub mod webhook;
 mod work;
 

@@ -7,6 +7,7 @@ use super::queue::{Found, Queue};
 use super::run::{Notice, Run, RunId, RunState};
 use super::said::{Log, Stop, Why};
 use super::settings::{PipelineSettings, Refused};
+use super::totals::Totals;
 use super::work::{Shop, Task, Work};
 use super::{Keep, Shelf, builder};
 use crate::model::Time;
@@ -36,6 +37,7 @@ struct Inner {
     queue: Queue,
     runs: BTreeMap<RunId, Run>,
     open: HashMap<RunId, (Task, Stop)>,
+    totals: Totals,
     closing: bool,
 }
 
@@ -91,7 +93,8 @@ impl Pipeline {
             runs.insert(run.id.clone(), run);
         }
         let queue = Queue::new(settings.at_once, settings.queue);
-        let inner = Inner { queue, runs, open: HashMap::new(), closing: false };
+        let (open, totals) = Default::default();
+        let inner = Inner { queue, runs, open, totals, closing: false };
         let this = Self {
             shop: Arc::new(Shop { settings, shelf, builder, key }),
             keep,
@@ -256,6 +259,7 @@ impl Pipeline {
     async fn over(&self, run: Run) {
         self.note(&run).await;
         let mut inner = self.inner();
+        inner.totals.add(&run);
         inner.open.remove(&run.id);
         inner.forget();
     }
@@ -307,6 +311,13 @@ impl Pipeline {
             ..r.clone()
         };
         inner.runs.values().rev().map(with).collect()
+    }
+
+    /// What was built since the start, and what waits and runs now.
+    pub fn totals(&self) -> Totals {
+        let inner = self.inner();
+        let (waiting, running) = inner.queue.lengths();
+        Totals { waiting, running, ..inner.totals.clone() }
     }
 
     /// Where the log of a run is, if it has one yet. It grows while the run

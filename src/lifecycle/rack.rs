@@ -14,7 +14,7 @@ use crate::model::{
     Build, BuildId, BuildOutcome, Event, LifeCycle, NewEvent, Node, NodeName, Operation,
     OperationId, OperationState, Phase, Time,
 };
-use crate::store::{Batch, Doc, Expect, Store, StoreError, Teller, kind};
+use crate::store::{self, Batch, Doc, Expect, Store, StoreError, Teller, kind};
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, HashMap};
@@ -136,6 +136,11 @@ impl Rack {
     /// New events from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.teller.subscribe()
+    }
+
+    /// What was written since the start.
+    pub fn store_counts(&self) -> store::Counts {
+        self.teller.counts()
     }
 
     /// Whether the store took the last write.

@@ -111,6 +111,12 @@ impl Rollout {
         }
     }
 
+    /// Nodes that are yet to be begun.
+    pub fn waiting(&self, installs: &Installs) -> usize {
+        let stops = self.stopped_by.is_some() || self.failed(installs) >= self.stop_after;
+        if stops { 0 } else { self.left(installs).count() }
+    }
+
     /// In a line, for people.
     pub fn progress(&self, installs: &Installs) -> (String, u64, u64) {
         let done = self.count(installs, |s| s == OperationState::Done);

@@ -1,19 +1,33 @@
-//! How well software and machines are delivered, computed from the event log
-//! alone: so the same log gives the same numbers, today and in ten years.
+//! How well software and machines are delivered, computed from what is kept
+//! for ever: so the same log gives the same numbers, today and in ten years.
 //!
 //! - [`software`]: by image name, from the deployment server's log: how often
 //!   it is deployed, how long from commit to image and to running, how many
 //!   changes fail, how long until it runs again.
 //! - [`machines`]: by profile, from the build server's log: the same for
 //!   installs.
+//! - [`phases`]: by profile and hardware model, from the records of builds: how
+//!   long each phase takes, and which one is the bottleneck.
+//! - [`installs`] and [`operations`]: totals of these for Prometheus, through
+//!   [`ended`], which adds each record once; [`exposition`] is its text.
 //!
-//! Both are folds: events go in one after another, in the order of the log, and
-//! only what is needed later is kept. No I/O, no clock.
+//! All are folds: events or records go in one after another, and only what is
+//! needed later is kept. No I/O, no clock.
 
+pub mod ended;
+pub mod exposition;
+pub mod installs;
 pub mod machines;
+pub mod operations;
+pub mod phases;
 pub mod software;
 
+pub use ended::Ended;
+pub use exposition::{Exposition, Kind};
+pub use installs::InstallTotals;
 pub use machines::{Machines, ProfileNumbers};
+pub use operations::OperationTotals;
+pub use phases::{PhaseNumbers, PhaseTimes, Phases};
 pub use software::{Software, SoftwareNumbers};
 
 use crate::model::Time;
@@ -54,6 +68,10 @@ pub struct Spread {
     pub median: f64,
     /// 95 of 100 are at most so long (nearest rank).
     pub p95: f64,
+    /// 99 of 100 are at most so long.
+    #[serde(default)]
+    #[schema(required = true)]
+    pub p99: f64,
     /// The longest.
     pub longest: f64,
 }
@@ -70,7 +88,7 @@ impl Spread {
         };
         #[expect(clippy::cast_precision_loss, reason = "counts of events are far below 2^52")]
         let mean = seconds.iter().sum::<f64>() / count as f64;
-        Self { count, mean, median: rank(50), p95: rank(95), longest }
+        Self { count, mean, median: rank(50), p95: rank(95), p99: rank(99), longest }
     }
 }
 

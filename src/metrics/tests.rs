@@ -200,6 +200,7 @@ fn spreads_are_by_nearest_rank() {
     close(s.mean, 10.5);
     close(s.median, 10.0);
     close(s.p95, 19.0);
+    close(s.p99, 20.0);
     assert_eq!(Spread::of(Vec::new()), Spread::default());
     close(Spread::of(vec![7.0]).p95, 7.0);
 }

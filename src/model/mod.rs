@@ -5,7 +5,8 @@
 //! `mac`, `name`, `digest` and `secret` are the small ones; `node`, `phase`,
 //! `build`, `event` and `operation` are the nouns of the architecture page;
 //! `boot` is what a firmware says of itself and what it is answered;
-//! `workload` is what runs on a node once it is installed; `range` is HTTP's.
+//! `workload` is what runs on a node once it is installed; `range` is HTTP's;
+//! `tally` is how often and how long.
 
 pub mod boot;
 pub mod build;
@@ -19,6 +20,7 @@ pub mod phase;
 pub mod plan;
 pub mod range;
 pub mod secret;
+pub mod tally;
 pub mod workload;
 
 pub use boot::{BootFile, ClientArch, ClientHints, ClientKind, LOADER_LABEL, Loader};
@@ -33,6 +35,7 @@ pub use node::{
 pub use operation::{Asker, Operation, OperationId, OperationKind, OperationState, RequestKey};
 pub use phase::{Phase, PhaseRecord};
 pub use secret::Secret;
+pub use tally::Times;
 pub use workload::{Container, Happening, Seen, Workload, WorkloadReport};
 
 /// A point in time, UTC, as stored and shown (RFC 3339).

@@ -176,6 +176,20 @@ pub enum LifeCycle {
     Retired,
 }
 
+impl LifeCycle {
+    /// All of them.
+    pub const ALL: [LifeCycle; 8] = [
+        LifeCycle::Discovered,
+        LifeCycle::Ready,
+        LifeCycle::Installing,
+        LifeCycle::Deployed,
+        LifeCycle::Failed,
+        LifeCycle::Rescue,
+        LifeCycle::Erasing,
+        LifeCycle::Retired,
+    ];
+}
+
 impl fmt::Display for LifeCycle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

@@ -1,17 +1,20 @@
 //! Power and the next boot device, through a server's BMC.
 //!
 //! [`PowerControl`] is the seam; `ipmi` speaks IPMI 2.0 itself, `ipmitool`
-//! runs the program of that name, `fake` is in memory. [`connect`] chooses by
+//! runs the program of that name, `fake` is in memory, `counted` stands before
+//! any of them. [`connect`] chooses by
 //! the node's BMC specification. The life cycle and the API call it; it knows
 //! nothing of nodes, only of BMCs. It keeps one thing: a lock for each BMC
 //! address, because many BMCs serve one session well and four not at all.
 //! No session outlives a call, and no password is logged or put on a command
 //! line.
 
+pub mod counted;
 pub mod fake;
 pub mod ipmi;
 pub mod ipmitool;
 
+pub use counted::{Counted, Counts};
 pub use fake::Fake;
 
 use crate::model::{BmcSpec, Firmware, Invalid, PowerDriver, Secret};

@@ -16,6 +16,7 @@
 //! documents mean. Servers commit through a [`Teller`], which tells those who
 //! follow the log.
 
+pub mod counts;
 pub mod memory;
 pub mod owner;
 pub mod redis;
@@ -23,6 +24,7 @@ mod redis_lock;
 pub mod sqlite;
 mod teller;
 
+pub use counts::Counts;
 pub use owner::{Claim, Owner};
 pub use teller::Teller;
 

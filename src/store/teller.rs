@@ -6,8 +6,10 @@
 //! the log and was told to nobody. Both would be an event that a follower
 //! never sees.
 
-use super::{Batch, EventQuery, Store, StoreError};
+use super::{Batch, Counts, EventQuery, Store, StoreError};
 use crate::model::Event;
+use std::sync::PoisonError;
+use std::time::Instant;
 use tokio::sync::{Mutex, broadcast};
 
 /// Events that a slow follower may be behind; then it reads the log.
@@ -20,6 +22,7 @@ pub struct Teller {
     /// Sequence number of the last event that was told.
     told: Mutex<u64>,
     live: broadcast::Sender<Event>,
+    counts: std::sync::Mutex<Counts>,
 }
 
 impl Teller {
@@ -27,7 +30,13 @@ impl Teller {
     pub async fn new(store: &dyn Store) -> Result<Self, StoreError> {
         let newest = EventQuery { limit: 1, ..EventQuery::default() };
         let told = store.query(&newest).await?.last().map_or(0, |e| e.seq);
-        Ok(Self { told: Mutex::new(told), live: broadcast::channel(BEHIND).0 })
+        let counts = std::sync::Mutex::new(Counts::new(told));
+        Ok(Self { told: Mutex::new(told), live: broadcast::channel(BEHIND).0, counts })
+    }
+
+    /// What was written since then.
+    pub fn counts(&self) -> Counts {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Events from now on.
@@ -38,7 +47,11 @@ impl Teller {
     /// [`Store::commit`], and tells.
     pub async fn commit(&self, store: &dyn Store, batch: Batch) -> Result<Vec<Event>, StoreError> {
         let mut told = self.told.lock().await;
-        let events = store.commit(batch).await?;
+        let began = Instant::now();
+        let done = store.commit(batch).await;
+        let took = began.elapsed();
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).written(&done, took);
+        let events = done?;
         let (Some(first), Some(last)) = (events.first(), events.last()) else { return Ok(events) };
         if first.seq > *told + 1 {
             let limit = usize::try_from(first.seq - *told - 1).unwrap_or(LOST).min(LOST);

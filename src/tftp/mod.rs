@@ -5,10 +5,11 @@
 //! client's options (RFC 2348, 2349, 7440), `path` what a file name may be,
 //! `window` which blocks are under way: all pure. `transfer` moves one file
 //! on its own task and socket; `server` admits requests and drops the idlest
-//! transfer when there are too many; `root` serves a directory. The module
+//! transfer when there are too many; `counts` is for metrics; `root` serves a directory. The module
 //! may use nothing else of this crate: files come from a [`Source`], what
 //! happened goes to a [`Sink`]; `app` implements both. `docs/decisions/tftp.md` says why it is not async-tftp.
 
+pub mod counts;
 pub mod packet;
 pub mod path;
 pub mod root;
@@ -17,6 +18,7 @@ pub mod terms;
 mod transfer;
 pub mod window;
 
+pub use counts::Counts;
 pub use root::Root;
 pub use server::Server;
 

@@ -3,7 +3,7 @@
 
 use super::packet::{self, ErrorCode, MAX_REQUEST, Mode, Packet, Request, printable};
 use super::transfer::{Activity, Transfer};
-use super::{Settings, Sighting, SightingKind, Sink, Source, TftpError, path};
+use super::{Counts, Settings, Sighting, SightingKind, Sink, Source, TftpError, path};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::HashMap;
 use std::io;
@@ -25,6 +25,7 @@ pub struct Server {
     sink: Arc<dyn Sink>,
     socket: UdpSocket,
     epoch: Instant,
+    counts: Arc<Counts>,
 }
 
 /// A transfer that runs.
@@ -53,7 +54,13 @@ impl Server {
             UdpSocket::from_std(socket.into())
         };
         let socket = open().map_err(|source| TftpError::Bind { listen, source })?;
-        Ok(Self { settings: Arc::new(settings), source, sink, socket, epoch: Instant::now() })
+        let (settings, counts) = (Arc::new(settings), Arc::default());
+        Ok(Self { settings, source, sink, socket, epoch: Instant::now(), counts })
+    }
+
+    /// The counts, to be kept while the server runs.
+    pub fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
     }
 
     /// Where it listens, when the port was left to the system.
@@ -135,10 +142,12 @@ impl Server {
         };
         // From the server's port: no transfer identifier is spent on it.
         let _ = self.socket.send_to(&packet::error(code, why), peer).await;
+        let kind = SightingKind::Refused(why.to_owned());
+        self.counts.add(&kind, 0);
         self.sink.seen(Sighting {
             peer,
             path: printable(&name),
-            kind: SightingKind::Refused(why.to_owned()),
+            kind,
             bytes: 0,
             elapsed: std::time::Duration::ZERO,
         });
@@ -166,6 +175,8 @@ impl Server {
         };
         let (settings, epoch) = (Arc::clone(&self.settings), self.epoch);
         let (source, sink) = (Arc::clone(&self.source), Arc::clone(&self.sink));
+        let counts = Arc::clone(&self.counts);
+        counts.begins();
         tasks.spawn(async move {
             let report = |kind: SightingKind| {
                 let bytes = activity.bytes.load(Ordering::Relaxed);
@@ -181,6 +192,7 @@ impl Server {
             // Its place in the table goes a moment later: who asks in between
             // asks anew.
             activity.over.store(true, Ordering::Relaxed);
+            counts.ends(&kind, activity.bytes.load(Ordering::Relaxed));
             report(kind);
             (peer, serial)
         });

@@ -58,6 +58,7 @@ impl Bench {
         let rack = Rack::load(store.clone(), deadlines(""), arm.clone()).await.unwrap();
         let key = Arc::new(MasterKey::open(&dir.path().join("secret.key")).unwrap());
         let address = BootAddress { address: [10, 1, 0, 1].into(), http_port: 8080 };
+        let numbers = Arc::new(api::numbers::Numbers::default());
         let ctx = Arc::new(Ctx {
             certifier: None,
             profiles: Profiles::open(&config.profiles_dir),
@@ -78,13 +79,15 @@ impl Bench {
             ))),
             logs: dir.path().to_owned(),
             discovered: stock::strangers(),
-            counters: Box::new(Default::default),
+            counters: Box::new(stock::counters),
+            numbers: numbers.clone(),
             clock: Box::new(|| Some(true)),
             config,
         });
         let routes = || {
             let window = ui::Window::new(ctx.clone(), false, None);
-            api::router(ctx.clone()).merge(ui::router(window))
+            let all = api::router(ctx.clone()).merge(ui::router(window));
+            api::traffic::counted(all, &numbers.traffic, "api")
         };
         let (base, a) = serve(routes()).await;
         let (local, b) = serve(routes().layer(axum::Extension(LocalPeer))).await;

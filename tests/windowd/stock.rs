@@ -192,6 +192,17 @@ fn log() -> String {
     text
 }
 
+/// What the protocols have counted.
+pub fn counters() -> BTreeMap<String, u64> {
+    let dhcp = [("dhcp_offer", 412), ("dhcp_ack", 400), ("dhcp_unknown_client", 12)];
+    let tftp = [("tftp_done", 96), ("tftp_size_asked", 96), ("tftp_timed_out", 1)];
+    let cache = provision::cache::Counts::default().all().into_keys().zip(1000..);
+    let more = [("tftp_sent_bytes", 99_000_000), ("tftp_active", 1), ("cache_bytes", 1 << 30)];
+    let lost = [("sightings_lost", 0), ("syslog_lost", 0)];
+    let all = [dhcp, tftp, more].concat().into_iter().chain(lost);
+    all.map(|(name, n)| (name.to_owned(), n)).chain(cache).collect()
+}
+
 /// Machines nobody knows.
 pub fn strangers() -> Arc<RwLock<BTreeMap<Mac, Discovered>>> {
     let mac: Mac = "b0:83:fe:00:00:99".parse().unwrap();

@@ -7,7 +7,7 @@ use crate::auth::password::PasswordHash;
 use crate::auth::rights::{Grant, Right, allow};
 use crate::auth::{MasterKey, Role, TokenRecord};
 use crate::model::{Digest, Event, NodeName, Time};
-use crate::store::{Batch, Store, StoreError, Teller};
+use crate::store::{self, Batch, Store, StoreError, Teller};
 use axum::http::header;
 use axum::http::request::Parts;
 use serde::{Deserialize, Serialize};
@@ -167,6 +167,11 @@ impl Book {
 
     pub(super) fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.teller.subscribe()
+    }
+
+    /// What was written since the start.
+    pub fn store_counts(&self) -> store::Counts {
+        self.teller.counts()
     }
 
     /// Writes, then tells those who follow the record.

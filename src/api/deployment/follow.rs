@@ -4,12 +4,12 @@
 use super::Desk;
 use crate::api::{Caller, Problem, demand};
 use crate::auth::Role;
+use crate::metrics::Exposition;
 use crate::model::Time;
 use crate::registry::follow::{Follower, Status};
 use axum::Json as Out;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -128,22 +128,27 @@ impl Following {
     }
 
     /// For Prometheus.
-    pub(super) fn metrics(&self, out: &mut String) {
+    pub(super) fn metrics(&self, e: &mut Exposition) {
         let s = self.shown();
         let i = s.images.unwrap_or_default();
-        let up = u64::from(s.problem.is_none() && s.lag_seconds.is_some());
-        for (name, kind, n) in [
-            ("up", "gauge", Some(up)),
-            ("lag_seconds", "gauge", s.lag_seconds),
-            ("behind_tags", "gauge", Some(i.behind.len() as u64 + i.more_behind)),
-            ("failures_total", "counter", Some(i.failures)),
-            ("fetched_bytes_total", "counter", Some(i.fetched_bytes)),
-            ("resumed_bytes_total", "counter", Some(i.resumed_bytes)),
+        let up = s.problem.is_none() && s.lag_seconds.is_some();
+        e.gauge("provision_follow_up", "Whether all is here as the leader has it.", up);
+        if let Some(lag) = s.lag_seconds {
+            let help = "Seconds since all was here as the leader had it.";
+            e.gauge("provision_follow_lag_seconds", help, lag);
+        }
+        let behind = i.behind.len() as u64 + i.more_behind;
+        e.gauge("provision_follow_behind_tags", "Tags of the leader that are not here.", behind);
+        for (name, help, n) in [
+            ("failures_total", "Passes that did not bring all.", i.failures),
+            ("fetched_bytes_total", "Bytes that came from the leader.", i.fetched_bytes),
+            (
+                "resumed_bytes_total",
+                "Bytes that did not have to come again after a break.",
+                i.resumed_bytes,
+            ),
         ] {
-            let Some(n) = n else { continue };
-            // Writing to a String cannot fail.
-            let _ =
-                writeln!(out, "# TYPE provision_follow_{name} {kind}\nprovision_follow_{name} {n}");
+            e.counter(&format!("provision_follow_{name}"), help, n);
         }
     }
 }

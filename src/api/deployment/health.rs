@@ -1,11 +1,13 @@
 //! `/healthz`, `/readyz`, `/metrics` of the deployment server.
 
 use super::Desk;
-use crate::api::Problem;
+use crate::api::{Problem, numbers};
+use crate::ingest::totals::Totals;
+use crate::metrics::{Exposition, Kind};
+use crate::registry::Counts;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use std::fmt::Write as _;
+use axum::http::StatusCode;
+use axum::response::Response;
 use std::sync::Arc;
 
 /// The process answers.
@@ -50,25 +52,48 @@ pub(super) async fn readyz(State(desk): State<Arc<Desk>>) -> Result<String, Prob
     security(())
 )]
 pub(super) async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
-    let c = desk.registry.counts();
     let (store, images) = tokio::join!(desk.book.store().health(), desk.registry.health());
-    let (up, storage_up) = (u64::from(store.is_ok()), u64::from(images.is_ok()));
-    let mut out = String::new();
-    for (name, kind, n) in [
-        ("registry_requests_total", "counter", c.requests),
-        ("registry_refused_total", "counter", c.errors),
-        ("registry_faults_total", "counter", c.faults),
-        ("registry_received_bytes_total", "counter", c.bytes_in),
-        ("registry_sent_bytes_total", "counter", c.bytes_out),
-        ("registry_uploads", "gauge", c.uploads_in_flight),
-        ("store_up", "gauge", up),
-        ("registry_storage_up", "gauge", storage_up),
-    ] {
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, "# TYPE provision_{name} {kind}\nprovision_{name} {n}");
-    }
+    let mut e = Exposition::new();
+    registry(&desk.registry.counts(), images.is_ok(), &mut e);
+    ingest(&desk.pipeline.totals(), &mut e);
+    desk.workloads.write(&mut e);
     if let Some(f) = &desk.following {
-        f.metrics(&mut out);
+        f.metrics(&mut e);
     }
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], out).into_response()
+    numbers::write_store(store.is_ok(), &desk.book.store_counts(), &mut e);
+    desk.traffic.write(&mut e);
+    numbers::write_process(&mut e);
+    numbers::answer(e)
+}
+
+fn registry(c: &Counts, up: bool, e: &mut Exposition) {
+    for (name, help, n) in [
+        ("requests_total", "Requests below /v2.", c.requests),
+        ("refused_total", "Requests below /v2 that were answered 4xx.", c.errors),
+        ("faults_total", "Requests below /v2 that were answered 5xx.", c.faults),
+        ("received_bytes_total", "Bytes of blobs and manifests that came.", c.bytes_in),
+        ("sent_bytes_total", "Bytes of blobs and manifests that went.", c.bytes_out),
+    ] {
+        e.counter(&format!("provision_registry_{name}"), help, n);
+    }
+    let help = "Requests that are writing now.";
+    e.gauge("provision_registry_uploads", help, c.uploads_in_flight);
+    e.gauge("provision_registry_storage_up", "Whether the registry's storage answers.", up);
+}
+
+fn ingest(t: &Totals, e: &mut Exposition) {
+    let mut f = e.family(
+        "provision_ingest_runs_total",
+        Kind::Counter,
+        "Runs from source to image that are over, by outcome.",
+    );
+    t.ended.iter().for_each(|(outcome, n)| f.is(&[("outcome", outcome)], *n));
+    let mut f =
+        e.family("provision_ingest_queue_runs", Kind::Gauge, "Runs that wait or are under way.");
+    f.is(&[("state", "waiting")], t.waiting);
+    f.is(&[("state", "running")], t.running);
+    let help = "From the order of a run to its beginning.";
+    e.family("provision_ingest_wait_seconds", Kind::Histogram, help).took(&[], &t.waited);
+    let help = "From the beginning of a run to its end.";
+    e.family("provision_ingest_duration_seconds", Kind::Histogram, help).took(&[], &t.took);
 }

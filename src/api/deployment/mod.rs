@@ -29,6 +29,7 @@ pub mod workload;
 
 pub use book::Book;
 
+use super::traffic::Traffic;
 use super::{Clerk, Problem, caller, delivery, events, known, tokens};
 use crate::auth::TokenRecord;
 use crate::ingest::Pipeline;
@@ -71,6 +72,8 @@ pub struct Desk {
     pub house: promote::House,
     /// Whom this server follows.
     pub following: Option<Arc<follow::Following>>,
+    /// What goes through its listeners.
+    pub traffic: Arc<Traffic>,
 }
 
 #[async_trait]

@@ -8,6 +8,7 @@ use super::visitor::Visitor;
 use crate::api::problem::{Json, Path};
 use crate::api::{Caller, List, Problem, demand};
 use crate::auth::Role;
+use crate::metrics::{Exposition, Kind};
 use crate::model::workload::{MOST_RUNNING, MOST_SEEN};
 use crate::model::{
     Container, Happening, NewEvent, NodeName, Outcome, Seen, Time, Workload, WorkloadReport,
@@ -59,6 +60,18 @@ impl Workloads {
 
     fn put(&self, w: Workload) {
         self.all.write().unwrap_or_else(PoisonError::into_inner).insert(w.node.clone(), w);
+    }
+
+    /// For Prometheus.
+    pub(super) fn write(&self, e: &mut Exposition) {
+        let all = self.list();
+        let lost = all.values().filter(|w| w.lost.is_some()).count();
+        let running: usize = all.values().map(|w| w.running.len()).sum();
+        let help = "Nodes that tell what runs on them, by whether they still do.";
+        let mut f = e.family("provision_workload_nodes", Kind::Gauge, help);
+        f.is(&[("state", "heard")], all.len() - lost);
+        f.is(&[("state", "lost")], lost);
+        e.gauge("provision_workload_containers", "Containers that run on nodes.", running);
     }
 
     async fn commit(

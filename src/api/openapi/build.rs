@@ -8,7 +8,7 @@
 use super::{Common, text};
 use crate::api::{
     Ctx, builds, delivery, events, health, images, install, installs, mirror_carry, mirrors, nodes,
-    operations, power, tokens, webhooks,
+    operations, phases, power, tokens, webhooks,
 };
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -73,6 +73,7 @@ use utoipa::OpenApi as _;
         webhooks::add,
         webhooks::remove,
         delivery::profiles,
+        phases::list,
         tokens::list,
         tokens::add,
         tokens::revoke,
