@@ -1,12 +1,13 @@
 //! `/healthz`, `/readyz`, `/metrics`.
 
 use super::{Ctx, Problem};
-use crate::model::LifeCycle;
-use axum::Router;
+use crate::model::{LifeCycle, Time};
+use crate::tls::Held;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -65,7 +66,10 @@ pub(super) async fn readyz(State(ctx): State<Arc<Ctx>>) -> Result<&'static str, 
     responses((status = 200, description = "Text format 0.0.4", body = String, content_type = "text/plain")),
     security(())
 )]
-pub(super) async fn metrics(State(ctx): State<Arc<Ctx>>) -> Response {
+pub(super) async fn metrics(
+    State(ctx): State<Arc<Ctx>>,
+    shown: Option<Extension<Arc<Held>>>,
+) -> Response {
     let mut out = String::new();
     let mut lives: BTreeMap<String, u64> = BTreeMap::new();
     let builds = {
@@ -97,6 +101,9 @@ pub(super) async fn metrics(State(ctx): State<Arc<Ctx>>) -> Response {
     let _ = writeln!(out, "# TYPE provision_packets_total counter");
     for (name, n) in packets {
         let _ = writeln!(out, "provision_packets_total{{kind=\"{name}\"}} {n}");
+    }
+    if let Some(Extension(held)) = shown {
+        held.metrics(Time::now(), &mut out);
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], out).into_response()
 }

@@ -2,6 +2,9 @@
 
 use super::Desk;
 use crate::api::Problem;
+use crate::model::Time;
+use crate::tls::Held;
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -49,7 +52,10 @@ pub(super) async fn readyz(State(desk): State<Arc<Desk>>) -> Result<String, Prob
     responses((status = 200, description = "Text format 0.0.4", body = String, content_type = "text/plain")),
     security(())
 )]
-pub(super) async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
+pub(super) async fn metrics(
+    State(desk): State<Arc<Desk>>,
+    shown: Option<Extension<Arc<Held>>>,
+) -> Response {
     let c = desk.registry.counts();
     let (store, images) = tokio::join!(desk.book.store().health(), desk.registry.health());
     let (up, storage_up) = (u64::from(store.is_ok()), u64::from(images.is_ok()));
@@ -69,6 +75,9 @@ pub(super) async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
     }
     if let Some(f) = &desk.following {
         f.metrics(&mut out);
+    }
+    if let Some(Extension(held)) = shown {
+        held.metrics(Time::now(), &mut out);
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], out).into_response()
 }

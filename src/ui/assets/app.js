@@ -17,8 +17,10 @@
     a.addEventListener("click", (e) => { e.preventDefault(); location.reload(); });
   }
 
+  // Where news tell of changes there is a number; elsewhere, how often to look.
   const seq = document.body.dataset.seq;
-  if (seq === undefined || !window.EventSource) return;
+  const every = Number(document.body.dataset.every) || 0;
+  if (!every && (seq === undefined || !window.EventSource)) return;
 
   // What a person has in hand stays there: focus, opened parts, scrolling.
   const nameOf = (e) => e.id || e.getAttribute("href") || e.getAttribute("aria-label") || "";
@@ -36,7 +38,9 @@
     if (held) [...now.querySelectorAll("a,button,pre,summary,input,select")].find((e) => nameOf(e) === held)?.focus({ preventScroll: true });
   };
 
+  let source, again, failed = false;
   let waiting = false, last = 0, over = false;
+  const looking = () => { if (every) say("Looked at again every " + every + " s.", false); };
   const fetchAgain = async () => {
     waiting = false;
     last = Date.now();
@@ -44,7 +48,7 @@
       const r = await fetch(location.href, { headers: { "x-part": "main" }, signal: AbortSignal.timeout(15000) });
       if (r.status === 401) {
         over = true;
-        source.close();
+        source?.close();
         say("The session has ended: load the page again to log in.", true);
         return;
       }
@@ -58,6 +62,11 @@
         if (next) swap(now, next);
       }
       heard = clock();
+      looking();
+      if (every && page.body.dataset.every === undefined) {
+        over = true;
+        say("It has ended, and changes no more.", false);
+      }
     } catch {
       lost();
     }
@@ -70,7 +79,16 @@
   };
   const lost = () => { if (!over) say("Connection lost, last news at " + heard + ".", true); };
 
-  let source, again, failed = false;
+  if (every) {
+    const look = async () => {
+      if (!document.hidden) await fetchAgain();
+      if (!over) setTimeout(look, every * 1000);
+    };
+    looking();
+    setTimeout(look, every * 1000);
+    return;
+  }
+
   let newest = seq;
   const listen = () => {
     source = new EventSource("/ui/live?after=" + encodeURIComponent(newest));

@@ -3,8 +3,8 @@
 //!
 //! - `text`: times, durations, sizes, and the marks of states.
 //! - `usual`: how long each phase usually takes.
-//! - `rack`, `alerts`, `node`, `timeline`, `confirm`, `records`, `events`:
-//!   one page's, or a part's of several.
+//! - `rack`, `alerts`, `node`, `timeline`, `confirm`, `records`, `events`,
+//!   `software`: one page's, or a part's of several.
 
 pub mod alerts;
 pub mod confirm;
@@ -12,6 +12,7 @@ pub mod events;
 pub mod node;
 pub mod rack;
 pub mod records;
+pub mod software;
 pub mod text;
 pub mod timeline;
 pub mod usual;
