@@ -125,15 +125,13 @@ impl Software for Shop {
     }
 
     async fn promotions(&self, most: usize) -> Result<Vec<Event>, Unheard> {
-        let event = |seq: u64, outcome, reason: &str| Event {
-            seq,
-            event: NewEvent::new(Time::now(), HOSTILE, "image.promote", outcome)
+        let event = |seq: u64, outcome, reason: &str| {
+            let e = NewEvent::new(Time::now(), HOSTILE, "image.promote", outcome)
                 .with("from", "staging/app:1")
                 .with("to", format!("app:{seq}"))
                 .with("digest", DIGEST)
-                .with("reason", reason),
-            prev: Event::GENESIS.into(),
-            hash: String::new(),
+                .with("reason", reason);
+            Event::chain(seq, e, DIGEST.parse().unwrap())
         };
         let all = vec![event(1, Outcome::Refused, HOSTILE), event(2, Outcome::Ok, "")];
         self.there(all.into_iter().take(most).collect())
@@ -302,6 +300,7 @@ async fn the_window_shows_what_a_real_deployment_server_has() {
     let b = Bench::start().await;
     let link = DeploymentLink {
         url: format!("https://{}", s.at),
+        host: s.at.clone(),
         ca_file: s.state().join("tls/ca.pem"),
         token_file: dir.path().join("token"),
     };
