@@ -371,6 +371,17 @@ mod tests {
     }
 
     #[test]
+    fn a_report_beyond_its_bounds_names_what_is_at_fault() {
+        let fault = |r: &WorkloadReport| check(r).unwrap_err().field.unwrap();
+        let many = vec![c("a", "sha256:1"); MOST_RUNNING + 1];
+        assert_eq!(fault(&report("s", 1, &many)), "/running");
+        let odd = [c("a", "sha256:1"), c("b", "a\nb")];
+        assert_eq!(fault(&report("s", 1, &odd)), "/running/1/digest");
+        assert_eq!(fault(&report(&"s".repeat(LONGEST + 1), 1, &[])), "/session");
+        assert!(check(&report("s", 1, &odd[..1])).is_ok());
+    }
+
+    #[test]
     fn what_happened_is_written_once_and_what_was_missed_is_found() {
         let n: NodeName = "n1".parse().unwrap();
         let (a, b) = (c("a", "sha256:1"), c("b", "sha256:2"));

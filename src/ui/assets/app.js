@@ -25,9 +25,9 @@
   // What a person has in hand stays there: focus, opened parts, scrolling.
   const nameOf = (e) => e.id || e.getAttribute("href") || e.getAttribute("aria-label") || "";
   const swap = (now, next) => {
-    if (now.innerHTML === next.innerHTML) return;
+    if (now.innerHTML === next.innerHTML) return true;
     const chosen = getSelection();
-    if (chosen && !chosen.isCollapsed && now.contains(chosen.anchorNode)) return;
+    if (chosen && !chosen.isCollapsed && now.contains(chosen.anchorNode)) return false;
     const held = now.contains(document.activeElement) ? nameOf(document.activeElement) : "";
     const open = new Set([...now.querySelectorAll("details[open]")].map((d) => d.id));
     const logs = [...now.querySelectorAll("pre")].map((p) =>
@@ -36,6 +36,7 @@
     for (const d of now.querySelectorAll("details")) if (open.has(d.id)) d.open = true;
     [...now.querySelectorAll("pre")].forEach((p, i) => { p.scrollTop = Math.min(logs[i] ?? Infinity, p.scrollHeight); });
     if (held) [...now.querySelectorAll("a,button,pre,summary,input,select")].find((e) => nameOf(e) === held)?.focus({ preventScroll: true });
+    return true;
   };
 
   let source, again, failed = false;
@@ -57,15 +58,16 @@
         return;
       }
       const page = new DOMParser().parseFromString(await r.text(), "text/html");
+      let all = true;
       for (const now of document.querySelectorAll("[data-live]")) {
         const next = page.getElementById(now.id);
-        if (next) swap(now, next);
+        if (next && !swap(now, next)) all = false;
       }
       heard = clock();
       looking();
-      if (every && page.body.dataset.every === undefined) {
+      if (every && all && page.body.dataset.every === undefined) {
         over = true;
-        say("It has ended, and changes no more.", false);
+        say("Nothing moves here any more.", false);
       }
     } catch {
       lost();
