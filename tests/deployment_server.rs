@@ -125,3 +125,39 @@ async fn the_catalogue_says_what_is_there_who_pushed_it_and_whether_it_is_attest
     assert_eq!(s.json(&["catalog", "staging/"]).as_array().unwrap().len(), 1);
     assert!(s.cli(&["catalog"]).ok().contains("user:anna"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_names_the_field_at_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().to_owned();
+    let rule =
+        "gc_hours = 0\n[[registry.rules]]\nprefix = \"prod/\"\nrequire = [\"attestation\"]\n";
+    let s = tokio::task::spawn_blocking(move || Server::started(&at, rule)).await.unwrap();
+    s.image("staging/prod/app", "1", b"x").await;
+    let git = "/v1/ingest?git=https://git.test/a.git";
+    let none = json!({});
+    for (path, body, field) in [
+        (format!("{git}&tag=a/b"), none.clone(), "tag"),
+        (format!("{git}&name=A"), none.clone(), "name"),
+        (format!("{git}&reference=-x"), none.clone(), "reference"),
+        (format!("{git}&dockerfile=../x"), none.clone(), "dockerfile"),
+        (format!("{git}&network=true"), none.clone(), "network"),
+        ("/v1/ingest?git=ftp://git.test/a".into(), none.clone(), "git"),
+        (git.into(), json!({ "arguments": { "a=b": "c" } }), "/arguments"),
+        ("/v1/bases".into(), json!({ "image": "plan9:4" }), "/image"),
+        ("/v1/bases/import?from=../x".into(), none.clone(), "from"),
+        ("/v1/registry/promote".into(), json!({ "from": "staging/prod/app:1" }), "/from"),
+        ("/v1/registry/promote".into(), json!({ "from": "other/app:1" }), "/to"),
+        (
+            "/v1/tokens".into(),
+            json!({ "name": "t", "role": "read", "expires": "soon" }),
+            "/expires",
+        ),
+    ] {
+        let r = s.http().post(format!("http://x{path}")).json(&body).send().await.unwrap();
+        let status = r.status().as_u16();
+        let p: serde_json::Value = r.json().await.unwrap();
+        assert!((400..500).contains(&status), "{path}: {p}");
+        assert_eq!(p["field"], field, "{path}: {p}");
+    }
+}

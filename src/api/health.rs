@@ -3,11 +3,12 @@
 use super::{Ctx, Problem, numbers, protocols};
 use crate::metrics::Kind;
 use crate::model::LifeCycle;
-use axum::Router;
+use crate::tls::Held;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
+use axum::{Extension, Router};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -65,7 +66,10 @@ pub(super) async fn readyz(State(ctx): State<Arc<Ctx>>) -> Result<&'static str, 
     responses((status = 200, description = "Text format 0.0.4", body = String, content_type = "text/plain")),
     security(())
 )]
-pub(super) async fn metrics(State(ctx): State<Arc<Ctx>>) -> Response {
+pub(super) async fn metrics(
+    State(ctx): State<Arc<Ctx>>,
+    shown: Option<Extension<Arc<Held>>>,
+) -> Response {
     let mut e = ctx.numbers.records(&ctx).await;
     let mut lives: BTreeMap<String, u64> =
         LifeCycle::ALL.iter().map(|life| (life.to_string(), 0)).collect();
@@ -94,6 +98,7 @@ pub(super) async fn metrics(State(ctx): State<Arc<Ctx>>) -> Response {
     }
     protocols::write(&(ctx.counters)(), &mut e);
     ctx.numbers.traffic.write(&mut e);
+    numbers::write_certificate(shown.as_deref(), &mut e);
     numbers::write_process(&mut e);
     numbers::answer(e)
 }

@@ -13,6 +13,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use std::sync::{Arc, PoisonError};
 
+/// As it is called in the document.
+const HEADER: &str = "Idempotency-Key";
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says that nothing was begun.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -32,7 +34,8 @@ fn parse(value: &HeaderValue) -> Result<String, Problem> {
         false => Err(Problem::bad(format!(
             "Idempotency-Key has 1 to {LONGEST} visible characters of ASCII, such as a UUID, \
              another one for each new request"
-        ))),
+        ))
+        .at(HEADER)),
     }
 }
 
@@ -82,10 +85,7 @@ async fn named(ctx: &Arc<Ctx>, request: Request, next: Next) -> Result<Response,
             "the key {key:?} belongs to another request, which began operation {}; use a new key",
             o.id
         );
-        return Err(Problem {
-            operation: Some(o.id.to_string()),
-            ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, m)
-        });
+        return Err(Problem { operation: Some(o.id.to_string()), ..Problem::unfit(m).at(HEADER) });
     }
     let request = Some(RequestKey { key, digest });
     parts.extensions.insert(Caller { request, ..caller });

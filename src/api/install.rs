@@ -122,11 +122,11 @@ pub(crate) async fn order(
             "mirror '{}' is for an installer; image '{}' is written by the agent and needs none",
             m.description.name, image.name
         );
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, m));
+        return Err(Problem::unfit(m).at("/mirror"));
     } else {
         let rootfs = image.rootfs_plan(baked, "/images").ok_or_else(|| {
             let m = format!("image '{}' cannot be written to a disk by the agent", image.name);
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, m)
+            Problem::unfit(m).at("/image")
         })?;
         (Some(rootfs), None)
     };
@@ -135,7 +135,7 @@ pub(crate) async fn order(
             "image '{}' is for {:?} and {} is {:?}",
             image.name, image.description.arch, node.spec.name, node.spec.arch
         );
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, m));
+        return Err(Problem::unfit(m).at("/image"));
     }
     if ctx.config.install.ssh_keys.is_empty() {
         tracing::warn!(node = %node.spec.name, "no ssh keys are configured: nobody can log in");
@@ -238,7 +238,8 @@ fn installer(
     (mirror, profile): (Option<&Mirror>, &Profile),
 ) -> Result<InstallerPlan, Problem> {
     let d = &image.description;
-    let refused = |m: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, m);
+    let at = if mirror.is_some() { "/mirror" } else { "/image" };
+    let refused = |m: String| Problem::unfit(m).at(at);
     let release = match d.method {
         Method::Preseed => {
             let release = format!("{}-{}", d.os, d.release);

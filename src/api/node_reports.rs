@@ -123,7 +123,8 @@ pub(super) async fn installed(
     Json(r): Json<InstalledReport>,
 ) -> Taken {
     if r.host_keys.len() > 8 || r.host_keys.iter().any(|k| k.len() > 2048 || k.contains('\n')) {
-        return Err(Problem::bad("host_keys: at most 8 lines of at most 2048 characters"));
+        let m = "host_keys: at most 8 lines of at most 2048 characters";
+        return Err(Problem::bad(m).at("/host_keys"));
     }
     give(&ctx, &build, Input::Installed(r)).await
 }

@@ -286,8 +286,12 @@ pub(super) async fn import(
         let fault = |p: Problem| Problem { field: Some(format!("/passwords/{name}")), ..p };
         secrets.writes.extend(sealed(&ctx, &name, Some(password)).map_err(fault)?.writes);
     }
-    let specs =
-        ctx.rack.import(entries, &i.file, &ctx.config.network, &caller.name, secrets).await?;
+    let specs = ctx.rack.import(entries, &i.file, &ctx.config.network, &caller.name, secrets).await;
+    // Whatever does not fit stands in the file.
+    let specs = specs.map_err(|e| match Problem::from(e) {
+        p if p.status == StatusCode::UNPROCESSABLE_ENTITY.as_u16() => p.at("/text"),
+        p => p,
+    })?;
     let mut strangers = ctx.discovered.write().unwrap_or_else(PoisonError::into_inner);
     specs.iter().flat_map(|n| &n.macs).for_each(|m| drop(strangers.remove(m)));
     drop(strangers);

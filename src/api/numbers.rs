@@ -9,6 +9,7 @@ use crate::metrics::{installs, operations};
 use crate::model::{BuildId, OperationId, OperationKind, Time};
 use crate::power;
 use crate::store;
+use crate::tls::Held;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -113,6 +114,15 @@ pub(super) fn write_store(up: bool, c: &store::Counts, e: &mut Exposition) {
     );
     for ((action, outcome), n) in &c.events {
         f.is(&[("action", action), ("outcome", &outcome.to_string())], *n);
+    }
+}
+
+/// How long the certificate that is shown here is still good, where one is.
+pub(super) fn write_certificate(shown: Option<&Arc<Held>>, e: &mut Exposition) {
+    if let Some(held) = shown {
+        let help = "Until the certificate in use ends; negative when it has.";
+        let left = held.seconds_left(Time::now()).floor();
+        e.gauge("provision_certificate_seconds_left", help, left);
     }
 }
 

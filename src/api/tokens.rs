@@ -121,12 +121,13 @@ fn until(text: &str, now: Time) -> Result<Time, Problem> {
                     "expires={text:?} is neither a time like 2027-01-31T09:00:00Z nor a span like \
                      12h or 30d"
                 ))
+                .at("/expires")
             })?;
             now + now.duration_since(ago)
         }
     };
     if at <= now {
-        return Err(Problem::bad(format!("expires={text:?} is over already")));
+        return Err(Problem::bad(format!("expires={text:?} is over already")).at("/expires"));
     }
     Ok(at)
 }

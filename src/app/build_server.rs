@@ -1,6 +1,7 @@
 //! `build-server`: opens its parts, serves, stops in order.
 
 use super::boots::{RackView, TftpFiles};
+use super::certificate::{self, LOOK};
 use super::daemon::{lock, stop_signal};
 use super::dhcp_settings::dhcp_settings;
 use super::installer_files::{self, InstallerFiles};
@@ -22,6 +23,7 @@ use crate::netboot::script::Scripts;
 use crate::preseed::Preseeds;
 use crate::profile::Profiles;
 use crate::store::{self, Owner, Store, kind};
+use crate::tls::rotate::Rotation;
 use crate::{tftp, tls, ui};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
@@ -40,10 +42,13 @@ pub async fn run(config: Config) -> Result<()> {
     // Bound before anything is served; it answers `/readyz` while a store is
     // waited for.
     let api_listener = listen::tcp(config.api_listen)?;
-    let server_config = tls::server_config(&config.state_dir.join("tls"), &names(&config))?;
+    let (cert, key) = tls::own_pair(&config.state_dir.join("tls"), &names(&config))?;
+    let held = tls::Held::open(&cert, &key)?;
+    let server_config = tls::server_config(held.clone())?;
     let owner = claim::owner(&config.state_dir)?;
     have_store(&*store, &owner, &api_listener, server_config.clone()).await?;
-    let outcome = serve(config, store.clone(), owner.clone(), api_listener, server_config).await;
+    let shown = (held, server_config);
+    let outcome = serve(config, store.clone(), owner.clone(), api_listener, shown).await;
     // At the very end: until now, something may still be written.
     if let Err(e) = store.release(&owner).await {
         tracing::warn!(error = %e, "the store's claim is not given back; it expires by itself");
@@ -80,7 +85,7 @@ async fn serve(
     store: Arc<dyn Store>,
     owner: Owner,
     api_listener: TcpListener,
-    server_config: Arc<rustls::ServerConfig>,
+    (held, server_config): (Arc<tls::Held>, Arc<rustls::ServerConfig>),
 ) -> Result<()> {
     let key = Arc::new(MasterKey::open(&config.state_dir.join("secret.key"))?);
     let power_limit = config.deadlines.of(Phase::Power);
@@ -261,16 +266,17 @@ async fn serve(
     tasks.spawn(async move {
         ("boot http", listen::serve_boot(boot_listener, node_routes, s).await.map_err(Into::into))
     });
-    let routes = api::router(ctx.clone()).merge(window(&config, &ctx)?);
-    let (s, routes) = (stop.clone(), counted(routes, "api"));
+    let asked = || api::router(ctx.clone()).layer(axum::Extension(held.clone()));
+    let (s, routes) = (stop.clone(), counted(asked().merge(window(&config, &ctx)?), "api"));
     tasks.spawn(async move {
         ("api", listen::serve_tls(api_listener, server_config, routes, s).await.map_err(Into::into))
     });
-    let (s, routes, path) =
-        (stop.clone(), counted(api::router(ctx), "local"), config.api_socket.clone());
+    let (s, routes, path) = (stop.clone(), counted(asked(), "local"), config.api_socket.clone());
     tasks.spawn(async move {
         ("local api", listen::serve_local(local, path, routes, s).await.map_err(Into::into))
     });
+    let (s, rotation) = (stop.clone(), Rotation::new(held, None));
+    tasks.spawn(async move { ("certificate", certificate::watch(ctx, rotation, LOOK, s).await) });
     let (s, kept) = (stop.clone(), store.clone());
     tasks.spawn(async move { ("claim on the store", claim::keep(&*kept, &owner, s).await) });
     if let Some(c) = certifier {

@@ -1,5 +1,6 @@
 //! The deployment server, put together: store, book, registry, API, TLS.
 
+use super::certificate::{self, LOOK};
 use super::shelf::{OwnShelf, Records};
 use super::{claim, daemon, follow, images_at, ingest, listen, peer, tokens, upkeep};
 use crate::api;
@@ -17,6 +18,7 @@ use crate::registry::{self, Deed, Registry, Seen, Witness};
 use crate::store::{self, Batch, Owner, Store};
 use crate::tls;
 use crate::tls::ca::Authority;
+use crate::tls::rotate::{Renew, Rotation};
 use crate::tls::signing::VerifyingKey;
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
@@ -60,7 +62,7 @@ pub fn check(config: &Deployment) -> Result<()> {
     grants(&config.anonymous, "registry.anonymous", true)?;
     let nodes = grants(&config.node_rights, "nodes.rights", false)?;
     if let Some((cert, key)) = &config.own_certificate {
-        tls::pair(cert, key)?;
+        tls::Held::open(cert, key)?;
     }
     let may: Vec<String> = nodes.iter().map(ToString::to_string).collect();
     println!("registry     https://{}/v2/ for {}", config.listen, names(config).join(", "));
@@ -106,7 +108,9 @@ pub async fn run(config: Deployment) -> Result<()> {
 async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Result<()> {
     let authority = Arc::new(authority(config)?);
     let (cert, key) = certificate(config, &authority)?;
-    let tls = tls::mutual_config(&cert, &key, authority.pem())?;
+    let held = tls::Held::open(&cert, &key)?;
+    let tls = tls::mutual_config(held.clone(), authority.pem())?;
+    let rotation = Rotation::new(held.clone(), renewal(config, &authority));
     let master = Arc::new(MasterKey::open(&config.state_dir.join("secret.key"))?);
     let known = tokens::load(&*store, &config.state_dir).await?;
     let anonymous = grants(&config.anonymous, "registry.anonymous", true)?;
@@ -155,7 +159,8 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
     let stop = CancellationToken::new();
     let mut tasks: JoinSet<(&'static str, Result<()>)> = JoinSet::new();
     let routes = |at| {
-        let all = registry::routes(registry.clone()).merge(deployment::router(desk.clone()));
+        let asked = deployment::router(desk.clone()).layer(axum::Extension(held.clone()));
+        let all = registry::routes(registry.clone()).merge(asked);
         api::traffic::counted(all, &desk.traffic, at)
     };
     let (s, r) = (stop.clone(), routes("api"));
@@ -171,6 +176,8 @@ async fn serve(config: &Deployment, store: Arc<dyn Store>, owner: Owner) -> Resu
     tasks.spawn(async move {
         ("local api", listen::serve_local(local, path, r, s).await.map_err(Into::into))
     });
+    let (d, s) = (desk.clone(), stop.clone());
+    tasks.spawn(async move { ("certificate", certificate::watch(d, rotation, LOOK, s).await) });
     let (s, kept) = (stop.clone(), store.clone());
     tasks.spawn(async move { ("claim on the store", claim::keep(&*kept, &owner, s).await) });
     if let Some(every) = config.gc_every {
@@ -326,4 +333,13 @@ fn certificate(c: &Deployment, a: &Authority) -> Result<(PathBuf, PathBuf)> {
     let dir = c.state_dir.join("tls");
     a.server(&dir, &names(c))?;
     Ok((dir.join("server.pem"), dir.join("server.key")))
+}
+
+/// Makes another in its last third where it is ours; somebody's own is theirs.
+fn renewal(c: &Deployment, a: &Arc<Authority>) -> Option<Renew> {
+    if c.own_certificate.is_some() {
+        return None;
+    }
+    let (authority, dir, names) = (a.clone(), c.state_dir.join("tls"), names(c));
+    Some(Box::new(move || authority.server(&dir, &names)))
 }

@@ -14,13 +14,15 @@
 //! client, `shelf` the registry as ingest sees it, `upkeep` what it does by
 //! the clock, `backup` its copies, `images_at` where its images are, `follow`
 //! takes in those of another one, `ingest` is its pipeline and webhooks. Both
-//! have `daemon`, `tokens`, `listen` (the sockets) and `claim`, which sees to
-//! it that one server writes to a store. Only `bin` calls this.
+//! have `daemon`, `tokens`, `listen` (the sockets), `certificate`, which lets a
+//! new one take the place of theirs, and `claim`, which sees to it that one
+//! server writes to a store. Only `bin` calls this.
 
 pub mod backup;
 pub mod bmcs;
 pub mod boots;
 pub mod build_server;
+pub mod certificate;
 pub mod certifier;
 pub mod check;
 pub mod claim;

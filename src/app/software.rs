@@ -2,13 +2,15 @@
 //! this server has for it.
 
 use crate::api::deployment::catalog::Catalog;
-use crate::client::{Client, Target};
+use crate::api::deployment::ingest::Attestations;
+use crate::client::{Client, ClientError, Target};
 use crate::config::link::DeploymentLink;
-use crate::ingest::run::Run;
-use crate::model::Secret;
-use crate::ui::Software;
+use crate::ingest::run::{Run, RunId};
+use crate::model::{Event, Secret};
+use crate::ui::{Part, Software, Unheard};
 use anyhow::{Context, Result};
 use async_trait::async_trait;
+use bytes::Bytes;
 
 /// See the module.
 pub struct Remote {
@@ -41,18 +43,47 @@ impl Remote {
     }
 }
 
+fn unheard(e: ClientError) -> Unheard {
+    match e {
+        ClientError::Wrong(why) => Unheard::Absent(why),
+        e => Unheard::Away(e.to_string()),
+    }
+}
+
 #[async_trait]
 impl Software for Remote {
     fn url(&self) -> &str {
         &self.url
     }
 
-    async fn catalog(&self) -> Result<Catalog, String> {
-        self.client.get("/v1/registry/catalog").await.map_err(|e| e.to_string())
+    async fn catalog(&self) -> Result<Catalog, Unheard> {
+        self.client.get("/v1/registry/catalog").await.map_err(unheard)
     }
 
-    async fn runs(&self) -> Result<Vec<Run>, String> {
-        let all: Items<Run> = self.client.get("/v1/ingest").await.map_err(|e| e.to_string())?;
+    async fn runs(&self) -> Result<Vec<Run>, Unheard> {
+        let all: Items<Run> = self.client.get("/v1/ingest").await.map_err(unheard)?;
+        Ok(all.items)
+    }
+
+    async fn run(&self, id: &RunId) -> Result<Run, Unheard> {
+        self.client.get(&format!("/v1/ingest/{id}")).await.map_err(unheard)
+    }
+
+    async fn log(&self, id: &RunId, part: Part) -> Result<Bytes, Unheard> {
+        let part = match part {
+            Part::From(offset) => format!("offset={offset}"),
+            Part::Last(bytes) => format!("tail={bytes}"),
+        };
+        self.client.bytes(&format!("/v1/ingest/{id}/log?{part}")).await.map_err(unheard)
+    }
+
+    async fn attestations(&self, image: &str) -> Result<Attestations, Unheard> {
+        self.client.get(&format!("/v1/attestations/{image}")).await.map_err(unheard)
+    }
+
+    async fn promotions(&self, most: usize) -> Result<Vec<Event>, Unheard> {
+        let path = format!("/v1/events?action=image.promote&limit={most}");
+        let all: Items<Event> = self.client.get(&path).await.map_err(unheard)?;
         Ok(all.items)
     }
 }

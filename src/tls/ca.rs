@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 /// How long the authority's own certificate is good: longer than the rack.
 const CA_LIFE: Duration = Duration::from_secs(20 * 365 * 86_400);
-/// How long the server's is; it is made anew at a start in its last third.
+/// How long the server's is; it is made anew in its last third.
 const SERVER_LIFE: Duration = Duration::from_secs(365 * 86_400);
 /// Certificates count from a day ago: a node whose clock lags is not refused.
 const BACKDATED: Duration = Duration::from_secs(86_400);
@@ -88,10 +88,10 @@ impl Authority {
         // Beside them, what they were made for: one line, the names.
         let note = dir.join("server.names");
         let line = format!("{}\n", names.join(" "));
-        let fresh = cert
-            .metadata()
-            .and_then(|m| m.modified())
-            .is_ok_and(|made| made.elapsed().is_ok_and(|age| age < SERVER_LIFE * 2 / 3));
+        let there = std::fs::read_to_string(&cert).ok();
+        let fresh = there
+            .and_then(|pem| validity(&pem))
+            .is_some_and(|(from, until)| !super::rotate::due(from, until, Time::now()));
         if fresh && key.exists() && std::fs::read_to_string(&note).is_ok_and(|n| n == line) {
             return Ok(());
         }

@@ -2,13 +2,18 @@
 //! command line pins its digest at first use or takes a CA file.
 //!
 //! `ca` is the deployment server's own authority, for itself and for nodes.
+//! `held` is the certificate that a server shows, and `rotate` sees to it that
+//! another one takes its place while the server goes on.
 //!
 //! rustls with ring, no other provider. Used by `app`, `client` and `cli`.
 
 pub mod ca;
+pub mod held;
 pub mod pin;
+pub mod rotate;
 pub mod signing;
 
+pub use held::Held;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::io::Write as _;
@@ -59,8 +64,13 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), TlsError> {
     std::fs::rename(&tmp, path).map_err(io)
 }
 
-/// The server's certificate in `dir`, made for `names` if there is none.
-pub fn server_config(dir: &Path, names: &[String]) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+/// The files of the server's own certificate and key in `dir`, made for
+/// `names` if they are not there. It signs itself and does not end: clients
+/// remember it.
+///
+/// # Errors
+/// Files that cannot be written, names that cannot stand in a certificate.
+pub fn own_pair(dir: &Path, names: &[String]) -> Result<(PathBuf, PathBuf), TlsError> {
     let io = |path: &Path, source| TlsError::Io { path: path.to_owned(), source };
     std::fs::create_dir_all(dir).map_err(|e| io(dir, e))?;
     let (cert, key) = (dir.join("server.pem"), dir.join("server.key"));
@@ -70,20 +80,21 @@ pub fn server_config(dir: &Path, names: &[String]) -> Result<Arc<rustls::ServerC
         write_private(&key, made.signing_key.serialize_pem().as_bytes())?;
         std::fs::write(&cert, made.cert.pem()).map_err(|e| io(&cert, e))?;
     }
-    let (chain, key) = load(&cert, &key)?;
-    let config = rustls::ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .and_then(|b| b.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|e| TlsError::Certificate(e.to_string()))?;
-    Ok(Arc::new(config))
+    Ok((cert, key))
 }
 
-/// Whether a certificate and key can be read.
+/// A server that shows what is in `held`, whatever that is at the time.
 ///
 /// # Errors
-/// Which cannot, and why.
-pub fn pair(cert: &Path, key: &Path) -> Result<(), TlsError> {
-    load(cert, key).map(drop)
+/// None that is known.
+pub fn server_config(held: Arc<Held>) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| TlsError::Certificate(e.to_string()))?
+        .with_no_client_auth()
+        .with_cert_resolver(held.clone());
+    config.session_storage = held;
+    Ok(Arc::new(config))
 }
 
 /// The chain and key of a server.
@@ -101,18 +112,13 @@ fn load(
     Ok((chain, key))
 }
 
-/// A server that asks clients for a certificate of `ca` and takes those, too,
+/// The same, which asks clients for a certificate of `ca` and takes those, too,
 /// that have none: who may do what is decided later.
 ///
 /// # Errors
-/// Files that cannot be read or do not belong together.
-pub fn mutual_config(
-    cert: &Path,
-    key: &Path,
-    ca: &str,
-) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+/// An authority that cannot be read.
+pub fn mutual_config(held: Arc<Held>, ca: &str) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     let wrong = |e: &dyn std::fmt::Display| TlsError::Certificate(e.to_string());
-    let (chain, key) = load(cert, key)?;
     let mut roots = rustls::RootCertStore::empty();
     for c in CertificateDer::pem_slice_iter(ca.as_bytes()) {
         roots.add(c.map_err(|e| wrong(&e))?).map_err(|e| wrong(&e))?;
@@ -126,8 +132,8 @@ pub fn mutual_config(
         .with_safe_default_protocol_versions()
         .map_err(|e| wrong(&e))?
         .with_client_cert_verifier(clients)
-        .with_single_cert(chain, key)
-        .map_err(|e| wrong(&e))?;
+        .with_cert_resolver(held.clone());
+    config.session_storage = held;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -32,6 +32,8 @@ pub(super) struct Frame {
     pub seq: Option<u64>,
     /// Whether the page changes by itself.
     pub live: bool,
+    /// Or, where no news tell, is looked at again after so many seconds.
+    pub every: Option<u32>,
     pub style: String,
     pub script: String,
 }
@@ -58,6 +60,7 @@ impl Frame {
             made: At::new(now, now),
             seq: None,
             live: false,
+            every: None,
             style: assets::style_at(),
             script: assets::script_at(),
         }

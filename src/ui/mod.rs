@@ -33,7 +33,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::response::Redirect;
 use axum::routing::{get, post};
-pub use software::Software;
+pub use software::{Part, Software, Unheard};
 use std::sync::Arc;
 
 /// Largest body of a form, bytes.
@@ -82,6 +82,10 @@ pub fn router(window: Arc<Window>) -> Router {
         .route("/ui/profiles", get(shelf::profiles))
         .route("/ui/mirrors", get(shelf::mirrors))
         .route("/ui/software", get(software::page))
+        .route("/ui/software/promotions", get(software::promotions))
+        .route("/ui/software/runs/{id}", get(software::run::page))
+        .route("/ui/software/runs/{id}/log", get(software::run::log))
+        .route("/ui/software/images/{*reference}", get(software::image::page))
         .route("/ui/style.css", get(assets::style))
         .route("/ui/app.js", get(assets::script))
         .route("/ui/icon.svg", get(assets::icon))

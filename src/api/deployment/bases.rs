@@ -6,7 +6,8 @@ use super::ingest::unreadable;
 use crate::api::problem::{Json, Query};
 use crate::api::{Caller, Problem, demand};
 use crate::auth::Role;
-use crate::ingest::Run;
+use crate::ingest::{Refused, Run};
+use crate::model::Invalid;
 use axum::Json as Out;
 use axum::body::Body;
 use axum::extract::State;
@@ -55,7 +56,8 @@ pub(super) async fn build(
     Json(r): Json<BaseRequest>,
 ) -> Result<(StatusCode, Out<Run>), Problem> {
     demand(&*desk, &caller, Role::Operate, "making a base image").await?;
-    let run = desk.pipeline.base_build(&r.image, &caller.name).await?;
+    let run = desk.pipeline.base_build(&r.image, &caller.name).await;
+    let run = run.map_err(|e| unfit(e, "/image"))?;
     Ok((StatusCode::ACCEPTED, Out(run)))
 }
 
@@ -77,7 +79,14 @@ pub(super) async fn import(
     demand(&*desk, &caller, Role::Operate, "taking a base image").await?;
     let by = caller.name.as_str();
     let run = match (&ask.from, &ask.name) {
-        (Some(from), name) => desk.pipeline.base_import_remote(from, name.as_deref(), by).await?,
+        (Some(from), name) => {
+            let run = desk.pipeline.base_import_remote(from, name.as_deref(), by).await;
+            let named = |i: &Invalid| name.as_ref().is_some_and(|n| n.starts_with(&i.value));
+            run.map_err(|e| match &e {
+                Refused::Invalid(i) if named(i) => unfit(e, "name"),
+                _ => unfit(e, "from"),
+            })?
+        }
         (None, None) => {
             return Err(Problem::unfit("name=NAME:TAG is missing: what Dockerfiles will call it")
                 .at("name"));
@@ -88,8 +97,17 @@ pub(super) async fn import(
             let label = ask.label.as_deref().unwrap_or("upload");
             let got = desk.pipeline.receive_image(label, body).await;
             let upload = got.map_err(unreadable)?;
-            desk.pipeline.base_import_upload(upload, name, by).await?
+            let run = desk.pipeline.base_import_upload(upload, name, by).await;
+            run.map_err(|e| unfit(e, "name"))?
         }
     };
     Ok((StatusCode::ACCEPTED, Out(run)))
+}
+
+/// A refusal; where it is one of what was asked for, `at` is at fault.
+fn unfit(r: Refused, at: &str) -> Problem {
+    match r {
+        Refused::Invalid(_) => Problem::unfit(r.to_string()).at(at),
+        r => r.into(),
+    }
 }

@@ -57,9 +57,10 @@ pub(super) async fn add(
     visitor.needs(&desk, name.as_str(), Right::Promote).await?;
     let digest = desk.registry.digest_of(&name, &reference).await?;
     let digest = digest.ok_or_else(|| Problem::not_found(format!("{} is not here", r.image)))?;
+    let other = |e| Problem::bad(format!("{digest}: {e}")).at("/image");
     let checked = Checked {
         check: r.check,
-        digest: digest.to_string().parse().map_err(|e| Problem::bad(format!("{digest}: {e}")))?,
+        digest: digest.to_string().parse().map_err(other)?,
         passed: r.passed,
         by: visitor.0.name(),
         at: Time::now(),

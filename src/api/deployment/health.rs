@@ -5,6 +5,8 @@ use crate::api::{Problem, numbers};
 use crate::ingest::totals::Totals;
 use crate::metrics::{Exposition, Kind};
 use crate::registry::Counts;
+use crate::tls::Held;
+use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -51,7 +53,10 @@ pub(super) async fn readyz(State(desk): State<Arc<Desk>>) -> Result<String, Prob
     responses((status = 200, description = "Text format 0.0.4", body = String, content_type = "text/plain")),
     security(())
 )]
-pub(super) async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
+pub(super) async fn metrics(
+    State(desk): State<Arc<Desk>>,
+    shown: Option<Extension<Arc<Held>>>,
+) -> Response {
     let (store, images) = tokio::join!(desk.book.store().health(), desk.registry.health());
     let mut e = Exposition::new();
     registry(&desk.registry.counts(), images.is_ok(), &mut e);
@@ -62,6 +67,7 @@ pub(super) async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
     }
     numbers::write_store(store.is_ok(), &desk.book.store_counts(), &mut e);
     desk.traffic.write(&mut e);
+    numbers::write_certificate(shown.as_deref(), &mut e);
     numbers::write_process(&mut e);
     numbers::answer(e)
 }

@@ -106,7 +106,28 @@ impl From<Refused> for Problem {
             // It can be read, and is not possible.
             Refused::Invalid(_) | Refused::Source(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
-        Self::new(status, r.to_string())
+        let p = Self::new(status, r.to_string());
+        match field(&r) {
+            Some(name) => p.at(name),
+            None => p,
+        }
+    }
+}
+
+/// Which parameter a refusal is about, where it is one alone.
+fn field(r: &Refused) -> Option<&'static str> {
+    match r {
+        Refused::Network => Some("network"),
+        Refused::Invalid(i) => match i.what {
+            "git address" => Some("git"),
+            "git reference" => Some("reference"),
+            "name of the source" | "image name" => Some("name"),
+            "tag" => Some("tag"),
+            "path of the Dockerfile" => Some("dockerfile"),
+            "build argument" => Some("/arguments"),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -246,9 +267,12 @@ pub(super) struct At {
     #[serde(default)]
     #[param(value_type = Option<u64>, minimum = 0, maximum = 9_007_199_254_740_991u64)]
     offset: Whole,
+    /// In place of an offset: the last so many bytes.
+    #[param(value_type = Option<u64>, minimum = 0, maximum = 9_007_199_254_740_991u64)]
+    tail: Option<Whole>,
 }
 
-/// A piece of the log from `offset`; empty when there is no more yet.
+/// A piece of the log from `offset`, or its end; empty when there is no more yet.
 #[utoipa::path(
     get,
     path = "/v1/ingest/{id}/log",
@@ -268,11 +292,14 @@ pub(super) async fn log(
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             f => f?,
         };
+        let length = f.metadata()?.len();
+        let last = at.tail.map(|t| length.saturating_sub(t.0.min(PIECE)));
+        let from = last.unwrap_or(at.offset.0);
         // Where no file reaches, the system takes no offset either.
-        if at.offset.0 >= f.metadata()?.len() {
+        if from >= length {
             return Ok(Vec::new());
         }
-        f.seek(SeekFrom::Start(at.offset.0))?;
+        f.seek(SeekFrom::Start(from))?;
         let mut piece = Vec::new();
         f.take(PIECE).read_to_end(&mut piece)?;
         Ok(piece)

@@ -192,7 +192,7 @@ async fn fits(
             Err(e) => why.push(e),
         }
     }
-    let refused = |m: String| Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, m));
+    let refused = |m: String| Err(Problem::unfit(m).at("/from"));
     for rule in rules {
         for require in &rule.require {
             let prefix = &rule.prefix;

@@ -140,20 +140,31 @@ pub(super) async fn report(
 
 /// Bounds of what a node may make us keep.
 fn check(r: &WorkloadReport) -> Result<(), Problem> {
-    if r.seen.len() > MOST_SEEN || r.running.len() > MOST_RUNNING {
-        let m = format!("a report has at most {MOST_SEEN} of `seen`, {MOST_RUNNING} of `running`");
-        return Err(Problem::bad(m));
-    }
-    let all = r.running.iter().chain(r.seen.iter().map(|s| &s.container));
-    let texts = all.flat_map(|c| [&c.name, &c.image, &c.digest]).chain([&r.session]);
-    let bad = |t: &&String| t.len() > LONGEST || t.chars().any(char::is_control);
-    match { texts }.find(bad) {
-        None => Ok(()),
-        Some(t) => {
-            let t: String = t.chars().take(60).collect();
-            Err(Problem::bad(format!("{t:?} is too long or has control characters")))
+    for (name, n, most) in
+        [("seen", r.seen.len(), MOST_SEEN), ("running", r.running.len(), MOST_RUNNING)]
+    {
+        if n > most {
+            let m = format!("{name}: a report has at most {most} of them, this has {n}");
+            return Err(Problem::bad(m).at(format!("/{name}")));
         }
     }
+    let text = |t: &String, at: String| {
+        if t.len() <= LONGEST && !t.chars().any(char::is_control) {
+            return Ok(());
+        }
+        let t: String = t.chars().take(60).collect();
+        let m = format!("{t:?} is longer than {LONGEST} bytes or has control characters");
+        Err(Problem::bad(m).at(at))
+    };
+    text(&r.session, "/session".into())?;
+    let running = r.running.iter().enumerate().map(|(i, c)| (c, format!("/running/{i}")));
+    let seen = r.seen.iter().enumerate().map(|(i, s)| (&s.container, format!("/seen/{i}")));
+    for (c, at) in running.chain(seen) {
+        for (name, t) in [("name", &c.name), ("image", &c.image), ("digest", &c.digest)] {
+            text(t, format!("{at}/{name}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// What a report makes of what was known; `None` if it is known already.
@@ -370,6 +381,17 @@ mod tests {
             .iter()
             .map(|e| format!("{} {} {} {}", e.action, e.outcome, d(e, "container"), d(e, "how")))
             .collect()
+    }
+
+    #[test]
+    fn a_report_beyond_its_bounds_names_what_is_at_fault() {
+        let fault = |r: &WorkloadReport| check(r).unwrap_err().field.unwrap();
+        let many = vec![c("a", "sha256:1"); MOST_RUNNING + 1];
+        assert_eq!(fault(&report("s", 1, &many)), "/running");
+        let odd = [c("a", "sha256:1"), c("b", "a\nb")];
+        assert_eq!(fault(&report("s", 1, &odd)), "/running/1/digest");
+        assert_eq!(fault(&report(&"s".repeat(LONGEST + 1), 1, &[])), "/session");
+        assert!(check(&report("s", 1, &odd[..1])).is_ok());
     }
 
     #[test]

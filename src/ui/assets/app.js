@@ -17,15 +17,17 @@
     a.addEventListener("click", (e) => { e.preventDefault(); location.reload(); });
   }
 
+  // Where news tell of changes there is a number; elsewhere, how often to look.
   const seq = document.body.dataset.seq;
-  if (seq === undefined || !window.EventSource) return;
+  const every = Number(document.body.dataset.every) || 0;
+  if (!every && (seq === undefined || !window.EventSource)) return;
 
   // What a person has in hand stays there: focus, opened parts, scrolling.
   const nameOf = (e) => e.id || e.getAttribute("href") || e.getAttribute("aria-label") || "";
   const swap = (now, next) => {
-    if (now.innerHTML === next.innerHTML) return;
+    if (now.innerHTML === next.innerHTML) return true;
     const chosen = getSelection();
-    if (chosen && !chosen.isCollapsed && now.contains(chosen.anchorNode)) return;
+    if (chosen && !chosen.isCollapsed && now.contains(chosen.anchorNode)) return false;
     const held = now.contains(document.activeElement) ? nameOf(document.activeElement) : "";
     const open = new Set([...now.querySelectorAll("details[open]")].map((d) => d.id));
     const logs = [...now.querySelectorAll("pre")].map((p) =>
@@ -34,9 +36,12 @@
     for (const d of now.querySelectorAll("details")) if (open.has(d.id)) d.open = true;
     [...now.querySelectorAll("pre")].forEach((p, i) => { p.scrollTop = Math.min(logs[i] ?? Infinity, p.scrollHeight); });
     if (held) [...now.querySelectorAll("a,button,pre,summary,input,select")].find((e) => nameOf(e) === held)?.focus({ preventScroll: true });
+    return true;
   };
 
+  let source, again, failed = false;
   let waiting = false, last = 0, over = false;
+  const looking = () => { if (every) say("Looked at again every " + every + " s.", false); };
   const fetchAgain = async () => {
     waiting = false;
     last = Date.now();
@@ -44,7 +49,7 @@
       const r = await fetch(location.href, { headers: { "x-part": "main" }, signal: AbortSignal.timeout(15000) });
       if (r.status === 401) {
         over = true;
-        source.close();
+        source?.close();
         say("The session has ended: load the page again to log in.", true);
         return;
       }
@@ -53,16 +58,22 @@
         return;
       }
       const page = new DOMParser().parseFromString(await r.text(), "text/html");
+      let all = true;
       for (const now of document.querySelectorAll("[data-live]")) {
         const next = page.getElementById(now.id);
-        if (next) swap(now, next);
+        if (next && !swap(now, next)) all = false;
       }
       heard = clock();
-      if (source.readyState === EventSource.OPEN) say("Live.", false);
+      if (source?.readyState === EventSource.OPEN) say("Live.", false);
+      looking();
+      if (every && all && page.body.dataset.every === undefined) {
+        over = true;
+        say("Nothing moves here any more.", false);
+      }
     } catch {
       // The stream may have lived through it, and then tells nothing anew.
       lost();
-      setTimeout(soon, 5000);
+      if (!every) setTimeout(soon, 5000);
     }
   };
   // At most once a second, however much happens.
@@ -73,7 +84,16 @@
   };
   const lost = () => { if (!over) say("Connection lost, last news at " + heard + ".", true); };
 
-  let source, again, failed = false;
+  if (every) {
+    const look = async () => {
+      if (!document.hidden) await fetchAgain();
+      if (!over) setTimeout(look, every * 1000);
+    };
+    looking();
+    setTimeout(look, every * 1000);
+    return;
+  }
+
   let newest = seq;
   const listen = () => {
     source = new EventSource("/ui/live?after=" + encodeURIComponent(newest));

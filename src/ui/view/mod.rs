@@ -2,8 +2,8 @@
 //! no clock, no HTTP; the handlers beside it fetch and hand over.
 //!
 //! - `text`: times, durations, sizes, and the marks of states.
-//! - `rack`, `alerts`, `node`, `timeline`, `confirm`, `records`, `events`:
-//!   one page's, or a part's of several.
+//! - `rack`, `alerts`, `node`, `timeline`, `confirm`, `records`, `events`,
+//!   `software`: one page's, or a part's of several.
 
 pub mod alerts;
 pub mod confirm;
@@ -11,6 +11,7 @@ pub mod events;
 pub mod node;
 pub mod rack;
 pub mod records;
+pub mod software;
 pub mod text;
 pub mod timeline;
 
