@@ -102,8 +102,7 @@ mod tests {
     #[test]
     fn each_counter_is_in_one_family_and_usual_outcomes_are_listed_before_they_happen() {
         let cache = crate::cache::Counts::default().all();
-        let mut all: BTreeMap<String, u64> =
-            cache.into_keys().zip(100..).map(|(name, n)| (name, n)).collect();
+        let mut all: BTreeMap<String, u64> = cache.into_keys().zip(100..).collect();
         for (name, n) in [("dhcp_offer", 3), ("tftp_done", 4), ("tftp_sent_bytes", 5)] {
             all.insert(name.into(), n);
         }
