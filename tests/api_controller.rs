@@ -193,6 +193,8 @@ async fn what_is_wrong_with_a_call_for_many_is_named_and_nothing_is_begun() {
         (with(json!(["node04", "node99"])), 404, "/nodes/1"),
         (with(json!(["node04", "10.1.0.14"])), 422, "/nodes/1"),
         (with(json!(["node04", "node02"])), 409, "/nodes/1"),
+        // In reserve and retired.
+        (with(json!(["node08"])), 409, "/nodes/0"),
         (with(json!([])), 422, "/nodes"),
     ] {
         let a = c.post("/v1/installs", body).await;

@@ -270,7 +270,9 @@ async fn prometheus_reads_both_servers_and_answers_each_query_of_the_dashboard()
     }
 
     let own = dir.path().join("tls");
-    let tls = provision::tls::server_config(&own, &["localhost".into(), "127.0.0.1".into()]);
+    let tls = provision::tls::own_pair(&own, &["localhost".into(), "127.0.0.1".into()])
+        .and_then(|(cert, key)| provision::tls::Held::open(&cert, &key))
+        .and_then(provision::tls::server_config);
     let listener = listen::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
     let at = listener.local_addr().unwrap().to_string();
     let routes = traffic::counted(api::router(b.ctx.clone()), &b.ctx.numbers.traffic, "tls");

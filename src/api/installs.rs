@@ -77,6 +77,7 @@ async fn checked(
             return Err(at(Problem::unfit(format!("{name} is named twice (as {n:?} too)"))));
         }
         ctx.rack.must_be_free(&name).map_err(|e| at(e.into()))?;
+        ctx.rack.must_be_fit(&name).map_err(|e| at(e.into()))?;
         nodes.push(name);
     }
     let what =

@@ -47,6 +47,12 @@ impl Rack {
         }
     }
 
+    /// Whether a node can be installed at all.
+    pub fn must_be_fit(&self, name: &NodeName) -> Result<(), LifeError> {
+        let node = self.view().inventory.find(name.as_str()).cloned()?;
+        fit(&node)
+    }
+
     /// Starts an install; the operation answers for it.
     pub async fn install(self: &Arc<Self>, order: InstallOrder) -> Result<Operation, LifeError> {
         let _turn = self.turn.lock().await;
@@ -62,18 +68,7 @@ impl Rack {
             );
             return Err(LifeError::NotNow(m));
         }
-        if node.status.life == LifeCycle::Retired {
-            let m = format!(
-                "{name} is retired; bring it back with `provision nodes set {name} --in-service`"
-            );
-            return Err(LifeError::NotNow(m));
-        }
-        if node.spec.bmc.is_none() {
-            let m = format!(
-                "{name} has no BMC to power it with; set one with `provision nodes set {name} --bmc ADDRESS --bmc-user USER`"
-            );
-            return Err(LifeError::NotNow(m));
-        }
+        fit(&node)?;
         let operation = Operation {
             node: Some(name.clone()),
             parent: order.parent,
@@ -371,4 +366,22 @@ pub(super) fn new_operation(kind: OperationKind, asker: &Asker, now: Time) -> Op
         started: now,
         updated: now,
     }
+}
+
+/// In service, and with power that can be switched.
+fn fit(node: &Node) -> Result<(), LifeError> {
+    let name = &node.spec.name;
+    let not_now = |m: String| Err(LifeError::NotNow(m));
+    if node.status.life == LifeCycle::Retired {
+        return not_now(format!(
+            "{name} is retired; bring it back with `provision nodes set {name} --in-service`"
+        ));
+    }
+    if node.spec.bmc.is_none() {
+        return not_now(format!(
+            "{name} has no BMC to power it with; set one with `provision nodes set {name} --bmc \
+             ADDRESS --bmc-user USER`"
+        ));
+    }
+    Ok(())
 }
