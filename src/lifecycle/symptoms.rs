@@ -211,8 +211,8 @@ const TABLE: &[Known] = &[
         phases: &[FirstBoot],
         seen: |s| (s.in_phase("dhcp.ack") == 0).then(|| "no address was asked for since".into()),
         cause: "The machine was restarted and its new system has not come: another disk or the \
-                network stands first in the boot order, the disk controller is in another mode, or \
-                the machine is off.",
+                network stands first in the boot order, the disk controller is in another mode, \
+                Secure Boot refuses the loader on the disk, or the machine is off.",
         advice: "Look at the console and at the boot order in the firmware's setup.",
     },
     Known {

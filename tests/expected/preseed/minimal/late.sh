@@ -134,6 +134,18 @@ chmod 755 /target/usr/sbin/policy-rc.d
 mkdir -p /target/usr/lib/provision/scripts
 rm -rf /target/usr/lib/provision/scripts /target/usr/sbin/policy-rc.d
 
+# Better told now than waited for: the firmware would refuse the disk. The
+# variable's value follows four bytes of attributes (UEFI 2.10, 3.3 and 8.2).
+secure=/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
+[ -e "$secure" ] || mount -t efivarfs efivarfs /sys/firmware/efi/efivars 2> /dev/null || :
+if [ -e "$secure" ] &&
+    [ "$(chroot /target od -An -tu1 -j4 -N1 < "$secure" | tr -d ' ')" = 1 ] &&
+    ! ls /target/boot/efi/EFI/*/shim*.efi > /dev/null 2>&1; then
+    echo "Secure Boot is on and the loader on the disk is not signed:" \
+        "grub-efi-amd64-signed and shim-signed were not installed" >&2
+    exit 1
+fi
+
 echo "report"
 keys=
 for f in /target/etc/ssh/ssh_host_*_key.pub; do
