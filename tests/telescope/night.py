@@ -87,8 +87,9 @@ def follow(journal, until):
             elif not line and data:
                 journal.write(json.loads("\n".join(data)))
                 data = []
-                if until():
-                    return
+            # Also where nothing is told: a stream that is quiet is kept alive.
+            if not line and until():
+                return
 
 
 began = time.monotonic()
