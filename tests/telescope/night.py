@@ -108,15 +108,16 @@ def state():
 
 journal = Journal(journal_path)
 final = ("done", "failed", "cancelled")
-looked = [0.0]
+looked, over = 0.0, False
 
 
 def done():
     # The end of the whole is an event too; asking once a second does as well.
-    if time.monotonic() - looked[0] < 1:
-        return False
-    looked[0] = time.monotonic()
-    return state()["state"] in final
+    global looked, over
+    if not over and time.monotonic() - looked >= 1:
+        looked = time.monotonic()
+        over = state()["state"] in final
+    return over
 
 
 while not done():
