@@ -4,11 +4,10 @@
 
 mod common;
 
-use common::rack::{Rack, copy, image_cache};
+use common::rack::{Rack, copy, image_cache, until};
 use provision::lab::LabFirmware::{self, Bios, UefiHttp, UefiSecure, UefiSecureHttp};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// A rack whose first phases have the time that firmware in system management
 /// mode takes when it is emulated; the server reads `extra` as well.
@@ -34,15 +33,6 @@ fn slow_firmware(rack: &mut Rack, images: &Path, extra: &str) {
     std::fs::write(&file, text).unwrap();
     rack.kill_server();
     rack.start_server();
-}
-
-fn until(what: &str, seconds: u64, is_so: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(seconds);
-    while !is_so() {
-        assert!(Instant::now() < end, "waited {seconds} s until {what}");
-        // Not synchronisation: the pace of asking.
-        std::thread::sleep(Duration::from_millis(300));
-    }
 }
 
 fn log(rack: &Rack, action: &str) -> String {

@@ -6,21 +6,12 @@
 mod common;
 
 use common::host::Host;
-use common::rack::{Rack, SHORT, copy, image_cache};
+use common::rack::{Rack, SHORT, copy, image_cache, until};
 use provision::lab::LabFirmware::{Bios, Uefi};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
-
-fn until(what: &str, seconds: u64, is_so: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(seconds);
-    while !is_so() {
-        assert!(Instant::now() < end, "waited {seconds} s until {what}");
-        // Not synchronisation: the pace of asking.
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
 
 fn symptoms(rack: &Rack) -> Vec<Value> {
     rack.json(&["explain", "node01"])["symptoms"].as_array().unwrap().clone()
@@ -53,23 +44,23 @@ fn cancel(rack: &Rack, build: &str) {
     rack.lab.tell(0, "power set 0").unwrap();
 }
 
-/// Packets that the switch loses, as long as this lives.
-struct Lost<'a>(&'a Rack);
+/// Packets that are lost, as long as this lives.
+struct Lost<'a>(&'a Rack, &'static str);
 
 impl<'a> Lost<'a> {
-    /// Of those that leave this host into the boot network.
-    fn leaving(rack: &'a Rack, what: &str) -> Self {
+    /// What `rule` takes out, in the hook of nft's family.
+    fn begin(rack: &'a Rack, family: &'static str, hook: &str, rule: &str) -> Self {
         let rules = format!(
-            "table bridge lost {{ chain out {{ type filter hook output priority 0; {what} drop; }}; }}"
+            "table {family} lost {{ chain c {{ type filter hook {hook} priority 0; {rule}; }}; }}"
         );
         assert!(rack.lab.command("nft").arg(rules).status().unwrap().success());
-        Self(rack)
+        Self(rack, family)
     }
 }
 
 impl Drop for Lost<'_> {
     fn drop(&mut self) {
-        let _ = self.0.lab.command("nft").args(["delete", "table", "bridge", "lost"]).status();
+        let _ = self.0.lab.command("nft").args(["delete", "table", self.1, "lost"]).status();
     }
 }
 
@@ -115,7 +106,7 @@ fn before_the_loader() {
 
     let right = rack.lab.dir.join("bmc.password");
     let wrong = rack.dir.path().join("wrong");
-    std::fs::write(&wrong, "not-this\n").unwrap();
+    provision::tls::write_private(&wrong, b"not-this\n").unwrap();
     let password = |f: &Path| {
         rack.ok(&["nodes", "set", "node01", "--bmc-password-file", f.to_str().unwrap()]);
     };
@@ -144,7 +135,7 @@ fn before_the_loader() {
     shows(&rack, "slow-port", false, 30);
     cancel(&rack, &id);
 
-    let lost = Lost::leaving(&rack, "udp sport 67");
+    let lost = Lost::begin(&rack, "bridge", "output", "udp sport 67 drop");
     let id = rack.install("node01", "base");
     shows(&rack, "offers-not-taken", true, 40);
     cancel(&rack, &id);
@@ -162,7 +153,8 @@ fn before_the_loader() {
 #[test]
 fn around_the_loader() {
     let rack = Rack::up("e2eexpl", &[Uefi], None);
-    let lost = Lost::leaving(&rack, "ip daddr 10.77.0.11 udp sport 1024-65535");
+    let lost =
+        Lost::begin(&rack, "bridge", "output", "ip daddr 10.77.0.11 udp sport 1024-65535 drop");
     let id = rack.install("node01", "base");
     shows(&rack, "tftp-breaks", true, 60);
     drop(lost);
@@ -201,11 +193,16 @@ fn between_loader_and_agent() {
     until("the kernel went out", 60, || {
         rack.ok(&["log", "--action", "http.file", "--since", "30s"]).contains("file=kernel")
     });
-    let rules = "table inet lost { chain out { type filter hook output priority 0; \
-                 tcp sport 8080 reject with tcp reset; }; }";
-    assert!(rack.lab.command("nft").arg(rules).status().unwrap().success());
+    until("the ramdisk is on its way", 30, || {
+        // Bytes that are sent and not yet acknowledged.
+        let ss = ["-Htn", "state", "established", "sport", "=", ":8080"];
+        let out = rack.lab.command("ss").args(ss).output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        text.lines().any(|l| l.split_whitespace().nth(1).is_some_and(|n| n != "0"))
+    });
+    let lost = Lost::begin(&rack, "inet", "output", "tcp sport 8080 reject with tcp reset");
     shows(&rack, "transfer-broken", true, 30);
-    let _ = rack.lab.command("nft").args(["delete", "table", "inet", "lost"]).status();
+    drop(lost);
     cancel(&rack, &id);
     let plain = rack.lab.command("tc").args(["qdisc", "del", "dev", &tap, "root"]).status();
     assert!(plain.unwrap().success());
@@ -240,12 +237,10 @@ fn from_the_agent_on() {
     let id = rack.install("node01", "base");
     rack.wait_phase(&id, "bootloader");
     rack.wait_phase(&id, "first-boot");
-    let rules = "table inet lost { chain in { type filter hook input priority 0; \
-                 tcp dport 8080 drop; }; }";
-    assert!(rack.lab.command("nft").arg(rules).status().unwrap().success());
+    let lost = Lost::begin(&rack, "inet", "input", "tcp dport 8080 drop");
     shows(&rack, "first-boot-silent", true, 120);
     shows(&rack, "slow-phase", false, 120);
-    let _ = rack.lab.command("nft").args(["delete", "table", "inet", "lost"]).status();
+    drop(lost);
     rack.must_deploy(&id);
 
     // A third one can be told from two: its link is slow. It is cut off from

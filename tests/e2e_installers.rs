@@ -4,10 +4,10 @@
 
 mod common;
 
-use common::rack::{Rack, image_cache, seconds};
+use common::rack::{Rack, image_cache, seconds, until};
 use provision::lab::LabFirmware::{Bios, Uefi, UefiSecure};
 use serde_json::Value;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Emulated, the steps take long; what counts is that the log goes on.
 const LONG: &str = "[dhcp]\nallow_other_servers = true\n\n[deadlines]\nattempts = 2\n\
@@ -41,15 +41,6 @@ fn have_image(rack: &Rack) {
     let there = known["items"].as_array().unwrap().iter().any(|i| i["name"] == IMAGE);
     if !there {
         eprintln!("{}", rack.ok(&["images", "add", "debian-13"]));
-    }
-}
-
-/// Waits until something is so. The pace is that of asking.
-fn until(what: &str, limit: u64, is_so: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(limit);
-    while !is_so() {
-        assert!(Instant::now() < end, "waited {limit} s until {what}");
-        std::thread::sleep(Duration::from_millis(500));
     }
 }
 

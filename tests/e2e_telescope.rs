@@ -6,22 +6,13 @@
 mod common;
 
 use common::host::Host;
-use common::rack::{Rack, seconds};
+use common::rack::{Rack, seconds, until};
 use provision::lab::LabFirmware::Bios;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
-
-fn until(what: &str, seconds: u64, is_so: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(seconds);
-    while !is_so() {
-        assert!(Instant::now() < end, "waited {seconds} s until {what}");
-        // Not synchronisation: the pace of asking.
-        std::thread::sleep(Duration::from_millis(200));
-    }
-}
 
 const NODES: [&str; 4] = ["node01", "node02", "node03", "node04"];
 

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use std::sync::{Arc, PoisonError};
 
-/// Unknown machines that a story names.
+/// Unknown machines that a story names: those heard last.
 const STRANGERS: usize = 5;
 
 /// Which builds; all conditions hold together.
@@ -128,11 +128,17 @@ pub(super) async fn explain_node(
 }
 
 async fn tell(ctx: &Ctx, build: &Build) -> Result<Out<Explanation>, Problem> {
-    story(ctx, build, Time::now()).await.map(Out)
+    let usual = Usual::of(ctx.rack.view().builds.values());
+    story(ctx, build, &usual, Time::now()).await.map(Out)
 }
 
 /// A build's story, from its node's events since it began.
-pub async fn story(ctx: &Ctx, build: &Build, now: Time) -> Result<Explanation, Problem> {
+pub async fn story(
+    ctx: &Ctx,
+    build: &Build,
+    usual: &Usual,
+    now: Time,
+) -> Result<Explanation, Problem> {
     let q = EventQuery {
         node: Some(build.node.clone()),
         since: Some(build.started),
@@ -146,12 +152,13 @@ pub async fn story(ctx: &Ctx, build: &Build, now: Time) -> Result<Explanation, P
             last_seen: d.last_seen,
             text: format!("{} ({}), {} packets", d.mac, d.vendor, d.packets),
         };
-        all.values().filter(|d| d.last_seen >= build.started).take(STRANGERS).map(of).collect()
+        let mut heard: Vec<_> = all.values().filter(|d| d.last_seen >= build.started).collect();
+        heard.sort_by_key(|d| std::cmp::Reverse(d.last_seen));
+        heard.into_iter().take(STRANGERS).map(of).collect()
     };
-    let v = ctx.rack.view();
-    let usual = Usual::of(v.builds.values());
-    let node = v.inventory.get(&build.node).map(|n| &**n);
-    Ok(explain(&Scene { build, node, events: &events, usual: &usual, strangers: &strangers, now }))
+    let node = ctx.rack.view().inventory.get(&build.node).cloned();
+    let node = node.as_deref();
+    Ok(explain(&Scene { build, node, events: &events, usual, strangers: &strangers, now }))
 }
 
 /// The installer's log of a build; empty when there is none.

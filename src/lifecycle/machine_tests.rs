@@ -1,7 +1,7 @@
 //! The machine by table and by property.
 
 use super::*;
-use crate::model::{BuildId, BuildInputs, Digest, OperationId};
+use crate::model::Digest;
 use proptest::prelude::*;
 
 fn at(s: i64) -> Time {
@@ -9,34 +9,7 @@ fn at(s: i64) -> Time {
 }
 
 fn build() -> Build {
-    Build {
-        id: BuildId::generate(),
-        node: "node01".parse().unwrap(),
-        operation: OperationId::generate(),
-        actor: "ada".into(),
-        inputs: BuildInputs {
-            image: "debian-12".parse().unwrap(),
-            method: Default::default(),
-            image_digest: Digest::of(b"i"),
-            profile: "docker".parse().unwrap(),
-            profile_digest: Digest::of(b"p"),
-            baked: true,
-            mirror: None,
-            config_commit: None,
-            templates: Default::default(),
-            version: "0".into(),
-        },
-        phase: Phase::Power,
-        attempt: 1,
-        phases: vec![],
-        outcome: BuildOutcome::Running,
-        reason: None,
-        started: at(0),
-        ended: None,
-        manifest: None,
-        question: None,
-        disk: None,
-    }
+    Build::example("node01", at(0))
 }
 
 fn limits() -> Deadlines {

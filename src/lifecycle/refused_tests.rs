@@ -3,9 +3,7 @@
 use super::super::{Effect, Input, step};
 use super::{NextLoader, Started};
 use crate::config::Deadlines;
-use crate::model::{
-    Build, BuildId, BuildInputs, BuildOutcome, ClientKind, Digest, OperationId, Phase, Time,
-};
+use crate::model::{Build, BuildOutcome, ClientKind, Phase, Time};
 
 const SENT: Input = Input::Started(Started::KernelSent);
 const REFUSED: Input = Input::Started(Started::KernelRefused);
@@ -16,34 +14,7 @@ fn at(s: i64) -> Time {
 
 /// A build that waits for its loader's first word.
 fn build() -> Build {
-    let mut b = Build {
-        id: BuildId::generate(),
-        node: "node01".parse().unwrap(),
-        operation: OperationId::generate(),
-        actor: "ada".into(),
-        inputs: BuildInputs {
-            image: "debian-12".parse().unwrap(),
-            image_digest: Digest::of(b"i"),
-            profile: "docker".parse().unwrap(),
-            profile_digest: Digest::of(b"p"),
-            method: Default::default(),
-            mirror: None,
-            baked: true,
-            config_commit: None,
-            templates: Default::default(),
-            version: "0".into(),
-        },
-        phase: Phase::Power,
-        attempt: 1,
-        phases: vec![],
-        outcome: BuildOutcome::Running,
-        reason: None,
-        started: at(0),
-        ended: None,
-        manifest: None,
-        disk: None,
-        question: None,
-    };
+    let mut b = Build::example("node01", at(0));
     let dhcp = Input::Dhcp(ClientKind::Pxe, Time::MAX);
     for i in [Input::Start, Input::Powered("on".into()), dhcp, Input::LoaderAsked] {
         take(&mut b, i, 0);

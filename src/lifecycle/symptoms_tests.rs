@@ -4,8 +4,7 @@
 use super::super::explain::{Explanation, Scene, Stranger, explain};
 use super::super::usual::Usual;
 use crate::model::{
-    Build, BuildId, BuildInputs, BuildOutcome, Digest, Event, NewEvent, OperationId, Outcome,
-    Phase, PhaseRecord, Time,
+    Build, BuildId, BuildOutcome, Digest, Event, NewEvent, Outcome, Phase, PhaseRecord, Time,
 };
 use std::sync::Arc;
 
@@ -29,32 +28,9 @@ fn build(until: Phase) -> Build {
         sent: false,
     };
     Build {
-        id: BuildId::generate(),
-        node: "node01".parse().unwrap(),
-        operation: OperationId::generate(),
-        actor: "ada".into(),
-        inputs: BuildInputs {
-            image: "debian-12".parse().unwrap(),
-            method: Default::default(),
-            image_digest: Digest::of(b"i"),
-            profile: "docker".parse().unwrap(),
-            profile_digest: Digest::of(b"p"),
-            baked: true,
-            mirror: None,
-            config_commit: None,
-            templates: Default::default(),
-            version: "0".into(),
-        },
         phase: until,
-        attempt: 1,
         phases: (0..).zip(before).map(record).collect(),
-        outcome: BuildOutcome::Running,
-        reason: None,
-        started: at(0),
-        ended: None,
-        manifest: None,
-        question: None,
-        disk: None,
+        ..Build::example("node01", at(0))
     }
 }
 

@@ -205,6 +205,42 @@ pub struct Build {
     pub disk: Option<String>,
 }
 
+#[cfg(test)]
+impl Build {
+    /// One that has just been ordered, for tests.
+    pub fn example(node: &str, started: Time) -> Self {
+        let name = |text: &str| text.parse().unwrap();
+        Self {
+            id: BuildId::generate(),
+            node: node.parse().unwrap(),
+            operation: OperationId::generate(),
+            actor: "ada".into(),
+            inputs: BuildInputs {
+                image: name("debian-12"),
+                method: Method::default(),
+                image_digest: Digest::of(b"i"),
+                profile: name("docker"),
+                profile_digest: Digest::of(b"p"),
+                baked: true,
+                mirror: None,
+                config_commit: None,
+                templates: BTreeMap::new(),
+                version: "0".into(),
+            },
+            phase: Phase::Power,
+            attempt: 1,
+            phases: Vec::new(),
+            outcome: BuildOutcome::Running,
+            reason: None,
+            question: None,
+            started,
+            ended: None,
+            manifest: None,
+            disk: None,
+        }
+    }
+}
+
 impl Build {
     /// The record of the running phase.
     pub fn current(&self) -> Option<&PhaseRecord> {

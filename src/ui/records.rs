@@ -58,9 +58,9 @@ pub(super) async fn story(
     b: &Build,
     now: Time,
 ) -> Result<(Timeline, Vec<Line>), Fault> {
-    let told = builds::story(&w.ctx, b, now).await?;
     let usual = Usual::of(w.ctx.rack.view().builds.values());
-    let lines = told.lines.clone();
+    let mut told = builds::story(&w.ctx, b, &usual, now).await?;
+    let lines = std::mem::take(&mut told.lines);
     Ok((timeline(told, &usual, now), lines))
 }
 

@@ -263,6 +263,16 @@ impl Rack {
     }
 }
 
+/// Waits until something outside is so; fails after `seconds`.
+pub fn until(what: &str, seconds: u64, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while !is_so() {
+        assert!(Instant::now() < end, "waited {seconds} s until {what}");
+        // Not synchronisation: the pace of asking.
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
 /// Seconds a phase took.
 pub fn seconds(phase: &Value) -> f64 {
     let t = |k: &str| phase[k].as_str().and_then(|s| s.parse::<provision::model::Time>().ok());

@@ -11,8 +11,8 @@ use crate::lifecycle::rack::View;
 use crate::lifecycle::usual::Usual;
 use crate::model::node::DiskFacts;
 use crate::model::{
-    Build, BuildId, BuildInputs, BuildOutcome, Digest, Facts, LifeCycle, Node, Operation,
-    OperationId, OperationKind, OperationState, Phase, PhaseRecord, Time,
+    Build, BuildId, BuildOutcome, Facts, LifeCycle, Node, Operation, OperationId, OperationKind,
+    OperationState, Phase, PhaseRecord, Time,
 };
 use std::sync::Arc;
 
@@ -42,32 +42,11 @@ fn build(node: &str, starts: &[i64], end: Option<i64>, outcome: BuildOutcome) ->
         })
         .collect();
     Build {
-        id: BuildId::generate(),
-        node: node.parse().unwrap(),
-        operation: OperationId::generate(),
-        actor: "ada".into(),
-        inputs: BuildInputs {
-            image: "debian-12".parse().unwrap(),
-            method: Default::default(),
-            image_digest: Digest::of(b"i"),
-            profile: "docker".parse().unwrap(),
-            profile_digest: Digest::of(b"p"),
-            baked: true,
-            mirror: None,
-            config_commit: None,
-            templates: Default::default(),
-            version: "0".into(),
-        },
         phase: phases.last().unwrap().phase,
-        attempt: 1,
         phases,
         outcome,
-        reason: None,
-        started: at(starts[0]),
         ended: end.map(at),
-        manifest: None,
-        question: None,
-        disk: None,
+        ..Build::example(node, at(starts[0]))
     }
 }
 
