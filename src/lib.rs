@@ -13,7 +13,7 @@
 //!    [`netboot`]: what a node gets at each step of its boot. [`preseed`]:
 //!    what the distributions' own installers are answered. [`dhcp`] and
 //!    [`tftp`], [`dns`], [`time`] and [`syslog`]: one protocol
-//!    each. [`cache`]: packages,
+//!    each. [`console`]: what machines write on theirs. [`cache`]: packages,
 //!    fetched once. [`agent`]: what runs on the node.
 //!    [`registry`]: an OCI registry, to be mounted by a server. [`ingest`]:
 //!    from a folder or git repository to a built, signed image in it.
@@ -31,6 +31,7 @@ pub mod cache;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod console;
 pub mod dhcp;
 pub mod dns;
 pub mod image;

@@ -48,6 +48,14 @@ fn a_bios_node_is_installed_with_docker_twice_alike_and_redis_tells_who_did_what
     assert_eq!(first["manifest"], second["manifest"], "same inputs, same manifest");
     assert_eq!(rack.boots(0), ["network", "disk", "network", "disk"]);
 
+    // Heard through the BMC: two kernels, what they were told without the token.
+    let console = rack.ok(&["console", "node01"]);
+    assert!(console.matches("Linux version").count() >= 2, "{console}");
+    assert!(console.contains("provision.token=***"), "{console}");
+    assert!(!console.contains('\u{1b}'), "text, not paint");
+    let story = rack.ok(&["explain", "node01"]);
+    assert!(story.contains("console.line") && story.contains("the kernel begins"), "{story}");
+
     let stream = redis.cli(&["XRANGE", "provision:events", "-", "+"]);
     for word in ["install.request", "install.deployed", "node01", "root", "outcome"] {
         assert!(stream.contains(word), "{word} is not in the stream");
@@ -69,6 +77,7 @@ fn no_secret_anywhere(rack: &Rack, redis: &RedisServer) {
         seen += &rack.ok(&args);
     }
     seen += &rack.ok(&["preseed", "node01"]);
+    seen += &rack.ok(&["console", "node01"]);
     for p in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
         seen +=
             &String::from_utf8_lossy(&std::fs::read(p.path().join("cmdline")).unwrap_or_default());

@@ -4,12 +4,16 @@ use provision::model::{BmcSpec, Firmware, PowerDriver, Secret};
 use provision::power::{
     BootDevice, Limits, PowerControl, PowerError, PowerState, arm_network_boot, connect,
 };
-use std::net::UdpSocket;
+use std::io::Write as _;
+use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 const PASSWORD: &str = "s3cret-of-the-bmc";
 const DRIVERS: [PowerDriver; 2] = [PowerDriver::Ipmi, PowerDriver::Ipmitool];
@@ -19,6 +23,8 @@ struct Bmc {
     child: Child,
     directory: tempfile::TempDir,
     port: u16,
+    /// The machine's end of its serial line.
+    serial: TcpListener,
 }
 
 /// A port below those that the kernel gives to clients: the simulator cannot
@@ -39,6 +45,8 @@ impl Bmc {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| -> PathBuf { directory.path().join(name) };
         let port = free_port();
+        let serial = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let line = serial.local_addr().unwrap();
         let chassis = path("chassis");
         std::fs::write(
             &chassis,
@@ -58,7 +66,7 @@ impl Bmc {
         let lan = format!(
             "name \"bmc\"\nset_working_mc 0x20\n  startlan 1\n    addr 127.0.0.1 {port}\n    \
              priv_limit admin\n{auths}    guid a123456789abcdefa123456789abcdef\n  endlan\n  \
-             chassis_control \"{} 0x20\"\n  \
+             sol \"tcp:{line}\" 115200\n  chassis_control \"{} 0x20\"\n  \
              user 1 true \"\" \"\" user 10 none md2 md5 straight\n  \
              user 2 true \"ops\" \"{PASSWORD}\" admin 10 none md2 md5 straight\n",
             chassis.display()
@@ -79,7 +87,7 @@ impl Bmc {
             .stderr(Stdio::null())
             .spawn()
             .expect("ipmi_sim (package openipmi)");
-        let bmc = Self { child, directory, port };
+        let bmc = Self { child, directory, port, serial };
         let end = Instant::now() + Duration::from_secs(10);
         // "Nothing listens" comes back at once, so this asks, not sleeps.
         while let Err(error) = bmc.connect(PowerDriver::Ipmi, "ops", PASSWORD).status().await {
@@ -227,4 +235,54 @@ async fn no_password_is_ever_on_a_command_line() {
         call.await.unwrap().unwrap();
     }
     assert!(seen, "ipmitool was looked at {looks} times and never seen");
+}
+
+/// Reads the console until it has said `last`.
+async fn heard(from: &mut mpsc::Receiver<Vec<u8>>, last: &str) -> String {
+    let mut all = Vec::new();
+    while !String::from_utf8_lossy(&all).ends_with(last) {
+        let piece = timeout(Duration::from_secs(20), from.recv()).await;
+        let so_far = || String::from_utf8_lossy(&all).into_owned();
+        let piece = piece.unwrap_or_else(|_| panic!("nothing more after {:?}", so_far()));
+        all.extend(piece.expect("the console goes on"));
+    }
+    String::from_utf8(all).unwrap()
+}
+
+#[tokio::test]
+async fn the_console_is_heard_while_power_is_switched_and_given_back_at_the_end() {
+    let bmc = Bmc::start().await;
+    let (mut machine, _) = bmc.serial.accept().unwrap();
+    let power = bmc.connect(PowerDriver::Ipmi, "ops", PASSWORD);
+    // More than one packet of the BMC's, and numbers that go round.
+    let lines = |what: &str| (0..300).map(|n| format!("{what} {n}\r\n")).collect::<String>();
+    for round in ["first", "second"] {
+        let (to, mut from) = mpsc::channel(4);
+        let stop = CancellationToken::new();
+        let (listener, end) = (power.clone(), stop.clone());
+        let listening = tokio::spawn(async move { listener.console(to, end).await });
+        // What is said before anybody listens is lost: said until it is heard.
+        let first = loop {
+            machine.write_all(b".").unwrap();
+            if let Ok(piece) = timeout(Duration::from_millis(100), from.recv()).await {
+                break piece.expect("the console goes on");
+            }
+            assert!(!listening.is_finished(), "{:?}", listening.await);
+        };
+        assert!(first.iter().all(|b| *b == b'.'));
+        let said = lines(round);
+        machine.write_all(said.as_bytes()).unwrap();
+        let all = heard(&mut from, &format!("{round} 299\r\n")).await;
+        assert_eq!(all.trim_start_matches('.'), said, "each character once, in order");
+        power.status().await.unwrap();
+        let (to, _taken) = mpsc::channel(4);
+        let second = power.console(to, CancellationToken::new()).await.unwrap_err();
+        assert!(second.to_string().contains("in use by another session"), "{second}");
+        stop.cancel();
+        listening.await.unwrap().unwrap();
+    }
+    let other = bmc.connect(PowerDriver::Ipmitool, "ops", PASSWORD);
+    let (to, _from) = mpsc::channel(4);
+    let none = other.console(to, CancellationToken::new()).await.unwrap_err();
+    assert!(none.to_string().contains("no console"), "{none}");
 }

@@ -1,5 +1,6 @@
 //! `/v1/builds`: the record of how each node came to be.
 
+use super::ask::Whole;
 use super::filter::{Limit, Paged, Part, node_of};
 use super::problem::{Path, Query};
 use super::{Caller, Ctx, Discovered, List, Problem};
@@ -13,7 +14,9 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use std::io::SeekFrom;
 use std::sync::{Arc, PoisonError};
+use tokio::io::AsyncSeekExt as _;
 
 /// Unknown machines that a story names: those heard last.
 const STRANGERS: usize = 5;
@@ -175,15 +178,54 @@ pub(super) async fn log(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let build = find(&ctx, &id)?;
-    let path = ctx.logs.join(format!("{}.log", build.id));
+    text(&ctx.logs.join(format!("{}.log", build.id)), 0).await
+}
+
+/// From where on.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct From {
+    /// Bytes that are known already: the sum of the lengths of earlier answers.
+    #[serde(default)]
+    #[param(value_type = Option<u64>, minimum = 0, maximum = 9_007_199_254_740_991u64)]
+    offset: Whole,
+}
+
+/// What the machine wrote on its serial console during a build, as its BMC
+/// passed it on (IPMI serial over LAN): lines of text, each with the seconds
+/// since the build began, without colours and cursor movements. Empty when
+/// there is none; the event `console.unavailable` says why.
+#[utoipa::path(
+    get,
+    path = "/v1/builds/{id}/console",
+    tag = "builds",
+    params(("id" = BuildId, Path, description = "Build"), From),
+    responses(
+        (status = 200, description = "The console", body = String, content_type = "text/plain")
+    )
+)]
+pub(super) async fn console(
+    _: Caller,
+    State(ctx): State<Arc<Ctx>>,
+    Path(id): Path<String>,
+    Query(from): Query<From>,
+) -> Result<Response, Problem> {
+    let build = find(&ctx, &id)?;
+    text(&ctx.logs.join(format!("{}.console", build.id)), from.offset.0).await
+}
+
+/// A file as text; nothing, when it is not there.
+async fn text(path: &std::path::Path, offset: u64) -> Result<Response, Problem> {
     let text = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-    match tokio::fs::File::open(&path).await {
-        Ok(f) => {
-            let body = Body::from_stream(tokio_util::io::ReaderStream::new(f));
-            Ok((text, body).into_response())
-        }
-        Err(_) => Ok((text, "").into_response()),
-    }
+    let Ok(mut file) = tokio::fs::File::open(path).await else {
+        return Ok((text, "").into_response());
+    };
+    let fault = |e: std::io::Error| Problem::internal(format!("{}: {e}", path.display()));
+    let length = file.metadata().await.map_err(fault)?.len();
+    file.seek(SeekFrom::Start(offset.min(length))).await.map_err(fault)?;
+    let body = Body::from_stream(tokio_util::io::ReaderStream::new(file));
+    Ok((text, body).into_response())
 }
 
 /// The texts that were rendered for a build, each with its time.

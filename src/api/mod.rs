@@ -239,6 +239,7 @@ pub fn router(ctx: Arc<Ctx>) -> Router {
         .route("/v1/builds/{id}", get(builds::show))
         .route("/v1/builds/{id}/explain", get(builds::explain_build))
         .route("/v1/builds/{id}/log", get(builds::log))
+        .route("/v1/builds/{id}/console", get(builds::console))
         .route("/v1/builds/{id}/files", get(builds::files))
         .route("/v1/tokens", get(tokens::list::<Ctx>).post(tokens::add::<Ctx>))
         .route("/v1/tokens/{name}", axum::routing::delete(tokens::revoke::<Ctx>))

@@ -2,6 +2,7 @@
 
 use super::boots::{RackView, TftpFiles};
 use super::certificate::{self, LOOK};
+use super::console::Consoles;
 use super::daemon::{lock, stop_signal};
 use super::dhcp_settings::dhcp_settings;
 use super::installer_files::{self, InstallerFiles};
@@ -172,6 +173,12 @@ async fn serve(
         None => None,
     };
     let shelf = Mirrors::open(config.state_dir.join("mirrors"));
+    let consoles = Consoles {
+        rack: rack.clone(),
+        bmcs: bmcs.clone(),
+        logs: config.state_dir.join("logs"),
+        key: key.clone(),
+    };
     let ctx = Arc::new(Ctx {
         certifier: certifier.clone().map(|c| c as Arc<dyn api::Certifier>),
         config: config.clone(),
@@ -303,6 +310,13 @@ async fn serve(
         ("router advertisements", Ok(()))
     });
     let recorder = tokio::spawn(Recorder { rack: rack.clone(), strangers }.run(sightings));
+    if config.install.console {
+        let s = stop.clone();
+        tasks.spawn(async move {
+            consoles.run(s).await;
+            ("consoles", Ok(()))
+        });
+    }
     drop((view, observer));
 
     tracing::info!(

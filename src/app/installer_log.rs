@@ -179,9 +179,9 @@ impl InstallerLog {
     }
 }
 
-/// The installer logs every answer that it reads: the token and the hash of
-/// the password are among them.
-fn without_secrets(text: &str, token: &Secret) -> String {
+/// The installer logs every answer that it reads, and a kernel its arguments:
+/// the token and the hash of the password are among them.
+pub(super) fn without_secrets(text: &str, token: &Secret) -> String {
     let mut text = without_token(text, token);
     for mark in ["$6$", "$y$"] {
         while let Some(at) = text.find(mark) {
@@ -192,7 +192,7 @@ fn without_secrets(text: &str, token: &Secret) -> String {
     text
 }
 
-fn append(path: &Path, text: &str) -> std::io::Result<()> {
+pub(super) fn append(path: &Path, text: &str) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
     if file.metadata()?.len() + text.len() as u64 > LOG_LIMIT {
         return Ok(());

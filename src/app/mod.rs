@@ -7,7 +7,7 @@
 //! names, time and logs, `names` says who is called what, `packages` is the
 //! cache, `images` builds images and `mirrors` mirrors, `installer_files` has what the
 //! distributions' installers fetch and `installer_log` what they say,
-//! `certifier` asks for nodes' certificates, `software` what the deployment
+//! `console` what machines write on theirs, `certifier` asks for nodes' certificates, `software` what the deployment
 //! server has, `check` is `build-server check`.
 //!
 //! `deployment_server` is the other daemon, `peer` its TLS that knows the
@@ -26,6 +26,7 @@ pub mod certificate;
 pub mod certifier;
 pub mod check;
 pub mod claim;
+pub mod console;
 pub mod courier;
 pub mod daemon;
 pub mod deployment_server;

@@ -320,7 +320,7 @@ fn status(lab: &Lab) -> Result<(), Fail> {
 fn console(socket: &std::path::Path) -> Result<(), Fail> {
     use std::io::{Read, Write};
     let s = std::os::unix::net::UnixStream::connect(socket)
-        .map_err(|e| Fail::Operation(format!("the machine is off? {}: {e}", socket.display())))?;
+        .map_err(|e| Fail::Operation(format!("is the lab up? {}: {e}", socket.display())))?;
     let mut to = s.try_clone()?;
     std::thread::spawn(move || std::io::copy(&mut std::io::stdin(), &mut to));
     let (mut from, mut buf) = (s, [0u8; 4096]);

@@ -10,6 +10,7 @@ pub mod carry;
 pub mod catalog;
 pub mod certificates;
 pub mod check;
+mod console;
 mod demo;
 mod follow;
 pub mod hook;
@@ -119,6 +120,8 @@ enum Verb {
     Preseed(builds::PreseedArgs),
     /// One timeline of a node's last install, and what it waits for
     Explain(builds::ExplainArgs),
+    /// What a machine wrote on its console while it was installed
+    Console(console::ConsoleArgs),
     /// Deployments, lead times, failures, recovery: by profile and by name
     Metrics(metrics::MetricsArgs),
     /// Watch an operation that is under way
@@ -333,6 +336,8 @@ async fn act(cli: Cli) -> Result<(), Fail> {
         Verb::Metrics(a) => metrics::run(&s, a).await,
         Verb::Preseed(a) => builds::preseed(&s, a).await,
         Verb::Explain(a) => builds::explain(&s, a).await,
+
+        Verb::Console(a) => console::run(&s, a).await,
         Verb::Ingest(a) => ingest::run(&s, a).await,
         Verb::Runs(a) => ingest::runs(&s, a).await,
         Verb::Base(a) => base::run(&s, a).await,

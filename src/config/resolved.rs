@@ -110,6 +110,8 @@ pub struct Install {
     pub boot: BootMethod,
     /// Added to the kernel's arguments, in the installer and on the disk.
     pub kernel_args: String,
+    /// Whether consoles are listened to, through the BMCs.
+    pub console: bool,
     /// The agent's binary.
     pub agent: PathBuf,
 }
@@ -367,6 +369,7 @@ fn install(i: wire::Install, base: &Path) -> Result<Install, Fault> {
         timezone: i.timezone.map_or_else(|| "Etc/UTC".to_owned(), Spanned::into_inner),
         boot: i.boot.unwrap_or_default(),
         kernel_args: i.kernel_args.map_or_else(String::new, Spanned::into_inner),
+        console: i.console.unwrap_or(true),
         agent,
     })
 }

@@ -171,6 +171,7 @@ pub struct Install {
     pub timezone: Option<Spanned<String>>,
     pub boot: Option<crate::model::plan::BootMethod>,
     pub kernel_args: Option<Spanned<String>>,
+    pub console: Option<bool>,
     pub agent: Option<PathBuf>,
 }
 

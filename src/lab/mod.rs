@@ -6,7 +6,8 @@
 //! the network in them; `firmware` is what a machine begins with; `node` is a machine's directory and
 //! QEMU's command line; `supervisor` is the process that stands for the
 //! machine's hardware: it runs QEMU and `ipmi_sim`, holds power, boot device
-//! and faults; `chassis` is what the simulator calls to reach it; `server`
+//! and faults; `chassis` is what the simulator calls to reach it, `console` the
+//! serial line between the two and people; `server`
 //! writes a configuration and starts a build server inside; `second` is
 //! another host with a deployment server.
 //!
@@ -15,6 +16,7 @@
 //! crash. Used by `cli` and the tests.
 
 pub mod chassis;
+pub mod console;
 pub mod firmware;
 pub mod net;
 pub mod node;
@@ -28,7 +30,7 @@ pub use firmware::LabFirmware;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -131,6 +133,11 @@ impl Lab {
     /// A node's address.
     pub fn address(index: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, 0, 11 + u8::try_from(index).unwrap_or(0))
+    }
+
+    /// Where a node's BMC finds its serial line.
+    pub fn serial_line(index: usize) -> SocketAddr {
+        (Self::bmc_address(index), 9600).into()
     }
 
     /// A node's BMC's address.

@@ -48,11 +48,13 @@ fn write_bmc(lab: &Lab, index: usize) -> Result<(), LabError> {
     let lan = format!(
         "name \"{}\"\nset_working_mc 0x20\n  startlan 1\n    addr {} 623\n    priv_limit admin\n\
          {auths}    guid a123456789abcdefa123456789abcdef\n  endlan\n  \
+         sol \"tcp:{}\" 115200\n  \
          chassis_control \"{} 0x20\"\n  \
          user 1 true \"\" \"\" user 10 none md2 md5 straight\n  \
          user 2 true \"{BMC_USER}\" \"{BMC_PASSWORD}\" admin 10 none md2 md5 straight\n",
         Lab::node_name(index),
         Lab::bmc_address(index),
+        Lab::serial_line(index),
         chassis.display()
     );
     let path = dir.join("lan.conf");
@@ -116,7 +118,7 @@ pub fn qemu_command(lab: &Lab, index: usize, boot: &Boot) -> Command {
     c.arg(format!("unix:{},server=on,wait=off", at("qmp.sock")));
     c.arg("-chardev").arg(format!(
         "socket,id=con,path={},server=on,wait=off,logfile={},logappend=on",
-        at("console.sock"),
+        at("serial.sock"),
         at("console.log")
     ));
     c.args(["-serial", "chardev:con", "-monitor", "none"]);

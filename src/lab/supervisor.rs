@@ -6,6 +6,7 @@
 //! start of the machine, saying what it booted from: that is what tests of
 //! "network once, then disk" read.
 
+use super::console::Line;
 use super::node::{Boot, bmc_command, qemu_command};
 use super::{Lab, LabError, io_at, net};
 use std::fs;
@@ -30,6 +31,7 @@ struct Hardware {
     bmc: Option<Child>,
     forget_boot: bool,
     boot: Boot,
+    line: Line,
 }
 
 type Shared = Arc<Mutex<Hardware>>;
@@ -44,6 +46,7 @@ pub fn run(lab: Lab, index: usize) -> Result<(), LabError> {
     let path = dir.join("node.sock");
     let _ = fs::remove_file(&path);
     let listener = UnixListener::bind(&path).map_err(io_at(&path))?;
+    let console = dir.join("console.sock");
     let hw = Hardware {
         lab,
         index,
@@ -55,6 +58,7 @@ pub fn run(lab: Lab, index: usize) -> Result<(), LabError> {
         bmc: None,
         forget_boot: false,
         boot: Boot::default(),
+        line: Line::serve(&console, Lab::serial_line(index))?,
     };
     let shared: Shared = Arc::new(Mutex::new(hw));
     start_bmc(&mut lock(&shared))?;
@@ -223,6 +227,7 @@ fn power_on(shared: &Shared, hw: &mut Hardware) -> Result<(), String> {
         .open(log)
         .and_then(|mut f| f.write_all(line.as_bytes()));
     let _ = fs::remove_file(hw.dir.join("qmp.sock"));
+    let _ = fs::remove_file(hw.dir.join("serial.sock"));
     let out = fs::File::create(hw.dir.join("qemu.log")).map_err(|e| e.to_string())?;
     let child = qemu_command(&hw.lab, hw.index, &hw.boot)
         .stdin(Stdio::null())
@@ -232,6 +237,7 @@ fn power_on(shared: &Shared, hw: &mut Hardware) -> Result<(), String> {
         .map_err(|e| format!("qemu-system-x86_64: {e}"))?;
     let _ = fs::write(hw.dir.join("qemu.pid"), child.id().to_string());
     hw.qemu = Some(child);
+    hw.line.plug(&hw.dir.join("serial.sock"));
     hw.generation += 1;
     hw.boots += 1;
     let (generation, shared, qmp) = (hw.generation, shared.clone(), hw.dir.join("qmp.sock"));

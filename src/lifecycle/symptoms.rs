@@ -82,7 +82,7 @@ const TABLE: &[Known] = &[
         seen: |s| Some(format!("no packet from {}", s.node_macs())),
         cause: "The machine is still in its self test, boots from another card or a disk, has no \
                 link, or sits behind a switch port that takes long to forward.",
-        advice: "Look at the console, then at the link of the boot card and its VLAN.",
+        advice: "Look at the console (`provision console NODE`), then at the link of the boot card and its VLAN.",
     },
     Known {
         name: "other-dhcp-server",
@@ -158,7 +158,7 @@ const TABLE: &[Known] = &[
         },
         cause: "The loader was fetched and has not asked for its script: it does not run on this \
                 firmware (Secure Boot, a broken file), or lost the link.",
-        advice: "Look at the console; `provision nodes set NODE --label loader=pxelinux` (or grub) \
+        advice: "Look at the console (`provision console NODE`); `provision nodes set NODE --label loader=pxelinux` (or grub) \
                  tries another.",
     },
     Known {
@@ -187,7 +187,7 @@ const TABLE: &[Known] = &[
         seen: |s| Some(format!("{} of kernel and ramdisk went out", s.files())),
         cause: "The loader has its script and does not fetch all, or the kernel was refused: \
                 under Secure Boot GRUB refuses one that is not signed.",
-        advice: "Look at the console for what the loader says.",
+        advice: "Look at the console (`provision console NODE`) for what the loader says.",
     },
     Known {
         name: "installer-asks",
@@ -203,7 +203,7 @@ const TABLE: &[Known] = &[
         seen: |s| (s.count("installer.file") == 0 && !s.has_facts()).then(|| s.after_the_kernel()),
         cause: "The kernel was fetched and nothing in it has spoken: a kernel panic, too little \
                 memory for the ramdisk, or no driver (or firmware) for the boot card.",
-        advice: "Look at the console; compare the memory with what the image needs, and the card with \
+        advice: "Look at the console (`provision console NODE`); compare the memory with what the image needs, and the card with \
                  the drivers of its ramdisk.",
     },
     Known {
@@ -213,7 +213,7 @@ const TABLE: &[Known] = &[
         cause: "The machine was restarted and its new system has not come: another disk or the \
                 network stands first in the boot order, the disk controller is in another mode, \
                 Secure Boot refuses the loader on the disk, or the machine is off.",
-        advice: "Look at the console and at the boot order in the firmware's setup.",
+        advice: "Look at the console (`provision console NODE`) and at the boot order in the firmware's setup.",
     },
     Known {
         name: "first-boot-silent",
@@ -226,7 +226,7 @@ const TABLE: &[Known] = &[
         },
         cause: "The new system runs and its agent does not reach us: a firewall in the profile, a \
                 wrong default route, or a service it waits for.",
-        advice: "Log in at the console: `systemctl status provision-agent`.",
+        advice: "Log in at the console (`ipmitool sol activate`): `systemctl status provision-agent`.",
     },
     Known {
         name: "clock-wrong",
@@ -263,6 +263,19 @@ const TABLE: &[Known] = &[
         },
         cause: "Nobody here restarted it: a power cut, a watchdog or a panic.",
         advice: "Look at the BMC's event log (`ipmitool sel list`).",
+    },
+    Known {
+        name: "console-says",
+        phases: &[],
+        seen: |s| {
+            let open = matches!(s.build.outcome, BuildOutcome::Running | BuildOutcome::Failed);
+            let said =
+                |e: &&Event| e.event.action == "console.line" && e.event.outcome == Outcome::Failed;
+            let e = s.events().rfind(said).filter(|_| open)?;
+            Some(format!("\u{201c}{}\u{201d}: {}", detail(e, "line"), detail(e, "means")))
+        },
+        cause: "The machine said it on its console.",
+        advice: "`provision console NODE` shows all of it.",
     },
     Known {
         name: "image-slow",

@@ -206,3 +206,24 @@ fn slower_than_usual_is_against_the_same_profile() {
     let e = told(&b, &events(91, &["dhcp.ack client=operating_system"]), &[], &usual, 100);
     assert_eq!(names(&e), ["first-boot-silent", "slow-phase"]);
 }
+
+#[test]
+fn what_the_console_said_last_is_told_of_a_build_that_stands() {
+    let said = [
+        "console.line line=Welcome_to_GRUB means=GRUB_begins",
+        "!console.line line=Kernel_panic means=it_gave_up",
+    ];
+    for (running, want) in [(true, true), (false, false)] {
+        let mut b = build(Phase::Installer);
+        if !running {
+            b.outcome = BuildOutcome::Deployed;
+        }
+        let e = told(&b, &events(42, &said), &[], &Usual::default(), 50);
+        let console = e.symptoms.iter().find(|s| s.name == "console-says");
+        assert_eq!(console.is_some(), want);
+        if let Some(c) = console {
+            assert!(c.seen.contains("Kernel panic") && !c.stops, "{c:?}");
+        }
+        assert!(e.lines.iter().any(|l| l.source == "console"), "on the line of time");
+    }
+}

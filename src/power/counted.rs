@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// What may be called.
 const COMMANDS: [&str; 6] = ["status", "on", "off", "cycle", "set-boot", "get-boot"];
@@ -127,6 +129,16 @@ impl PowerControl for Counted {
 
     async fn boot_override(&self) -> Result<BootOverride, PowerError> {
         self.counts.call("get-boot", self.inner.boot_override()).await
+    }
+
+    /// Not counted: it lasts as long as an install, and says nothing of how
+    /// fast the BMC is.
+    async fn console(
+        &self,
+        to: mpsc::Sender<Vec<u8>>,
+        stop: CancellationToken,
+    ) -> Result<(), PowerError> {
+        self.inner.console(to, stop).await
     }
 }
 

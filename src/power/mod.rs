@@ -2,11 +2,11 @@
 //!
 //! [`PowerControl`] is the seam; `ipmi` speaks IPMI 2.0 itself, `ipmitool`
 //! runs the program of that name, `fake` is in memory, `counted` stands before
-//! any of them. [`connect`] chooses by
-//! the node's BMC specification. The life cycle and the API call it; it knows
-//! nothing of nodes, only of BMCs. It keeps one thing: a lock for each BMC
-//! address, because many BMCs serve one session well and four not at all.
-//! No session outlives a call, and no password is logged or put on a command
+//! any of them. [`connect`] chooses by the node's BMC specification. The life
+//! cycle and the API call it; it knows nothing of nodes, only of BMCs. It keeps
+//! one thing: a lock for each BMC address, because many BMCs serve one session
+//! well and four not at all; only a console is listened to beside it. No
+//! session outlives a call, and no password is logged or put on a command
 //! line.
 
 pub mod counted;
@@ -25,6 +25,8 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// Whether the machine has power.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -239,6 +241,19 @@ pub trait PowerControl: Send + Sync {
     -> Result<(), PowerError>;
     /// What the BMC shows as boot device.
     async fn boot_override(&self) -> Result<BootOverride, PowerError>;
+    /// Hands on what the machine writes on its serial console, from now on and
+    /// as it comes. Ends well when `stop` says so or nobody takes it any more;
+    /// with an error when the BMC ends it. The one call that lasts: other
+    /// calls go on beside it, in sessions of their own. To be ended by `stop`:
+    /// dropped, it leaves its session open until the BMC's own time-out.
+    async fn console(
+        &self,
+        _to: mpsc::Sender<Vec<u8>>,
+        _stop: CancellationToken,
+    ) -> Result<(), PowerError> {
+        let what = "this driver has no console; the driver \"ipmi\" has".to_owned();
+        Err(PowerError::Protocol { bmc: self.bmc(), what })
+    }
 }
 
 /// A handle on the BMC; nothing is sent yet.

@@ -75,6 +75,7 @@ pub fn router(window: Arc<Window>) -> Router {
         .route("/ui/builds/{id}", get(records::build))
         .route("/ui/builds/{id}/files", get(records::files))
         .route("/ui/builds/{id}/log", get(records::log))
+        .route("/ui/builds/{id}/console", get(records::console))
         .route("/ui/operations", get(records::operations))
         .route("/ui/operations/{id}/cancel", get(orders::ask_cancel).post(orders::cancel))
         .route("/ui/events", get(events::page))

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// Events that are shown.
 const EVENTS: usize = 20;
-/// Bytes of the log that are shown.
+/// Bytes of log and console that are shown.
 const LOG: u64 = 6 << 10;
 
 /// What can be chosen for an install.
@@ -40,6 +40,7 @@ struct Page {
     choices: Option<Choices>,
     story: Option<Timeline>,
     log: Log,
+    console: Log,
     events: Vec<EventRow>,
 }
 
@@ -58,9 +59,13 @@ pub(super) async fn page(
     let f = Frame::live(&w, &seat, name.as_str(), "/ui/").await;
     let now = Time::now();
     let v = node::node(&w.ctx.rack.view(), &node, now);
-    let (log, story) = match &build {
-        Some(b) => (tail(&w, &b.id, LOG).await, Some(story(&w, b, now).await?.0)),
-        None => (Log::default(), None),
+    let (log, console, story) = match &build {
+        Some(b) => (
+            tail(&w, &b.id, "log", LOG).await,
+            tail(&w, &b.id, "console", LOG).await,
+            Some(story(&w, b, now).await?.0),
+        ),
+        None => (Log::default(), Log::default(), None),
     };
     let q = EventQuery { node: Some(name.clone()), limit: EVENTS, ..EventQuery::default() };
     let events = w.ctx.rack.store().query(&q).await?;
@@ -73,7 +78,7 @@ pub(super) async fn page(
         }
         None => None,
     };
-    show(&Page { f, v, acts, choices, story, log, events })
+    show(&Page { f, v, acts, choices, story, log, console, events })
 }
 
 /// What there is to install; what cannot be read is told on its own page.

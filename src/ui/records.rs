@@ -35,9 +35,10 @@ pub(super) struct Log {
     pub before: u64,
 }
 
-/// The last `most` bytes of a build's log, from the start of a line.
-pub(super) async fn tail(w: &Window, id: &BuildId, most: u64) -> Log {
-    let path = w.ctx.logs.join(format!("{id}.log"));
+/// The last `most` bytes of what is kept of a build in a file (`log`,
+/// `console`), from the start of a line.
+pub(super) async fn tail(w: &Window, id: &BuildId, kept: &str, most: u64) -> Log {
+    let path = w.ctx.logs.join(format!("{id}.{kept}"));
     let read = move || -> std::io::Result<Log> {
         let mut file = std::fs::File::open(path)?;
         let from = file.metadata()?.len().saturating_sub(most);
@@ -155,6 +156,7 @@ struct BuildPage {
     inputs: Vec<(String, String, String)>,
     lines: Vec<Line>,
     log: Log,
+    console: Log,
     acts: bool,
 }
 
@@ -167,9 +169,10 @@ pub(super) async fn build(
     let title = format!("Build of {}", b.node);
     let f = Frame::live(&w, &seat, &title, "/ui/builds").await;
     let (story, lines) = story(&w, &b, Time::now()).await?;
-    let log = tail(&w, &b.id, LOG).await;
+    let log = tail(&w, &b.id, "log", LOG).await;
+    let console = tail(&w, &b.id, "console", LOG).await;
     let acts = seat.may_act();
-    show(&BuildPage { f, story, inputs: records::inputs(&b), lines, log, acts })
+    show(&BuildPage { f, story, inputs: records::inputs(&b), lines, log, console, acts })
 }
 
 /// The whole log, as text.
@@ -179,10 +182,25 @@ pub(super) async fn log(
     Path(id): Path<String>,
 ) -> Result<Response, Fault> {
     let b = find(&w, &id)?;
+    whole(&w, &b, "log").await
+}
+
+/// The whole console, as text.
+pub(super) async fn console(
+    _: Seat,
+    State(w): State<Arc<Window>>,
+    Path(id): Path<String>,
+) -> Result<Response, Fault> {
+    let b = find(&w, &id)?;
+    whole(&w, &b, "console").await
+}
+
+async fn whole(w: &Window, b: &Build, kept: &str) -> Result<Response, Fault> {
     let text = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-    let file = tokio::fs::File::open(w.ctx.logs.join(format!("{}.log", b.id))).await;
-    let file = file.map_err(|_| Problem::not_found("nothing was logged in this build"))?;
-    Ok((text, Body::from_stream(tokio_util::io::ReaderStream::new(file))).into_response())
+    let file = tokio::fs::File::open(w.ctx.logs.join(format!("{}.{kept}", b.id))).await;
+    let none = |_| Problem::not_found(format!("this build has no {kept}"));
+    let body = Body::from_stream(tokio_util::io::ReaderStream::new(file.map_err(none)?));
+    Ok((text, body).into_response())
 }
 
 /// A text that was rendered for a build.

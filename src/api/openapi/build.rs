@@ -54,6 +54,7 @@ use utoipa::OpenApi as _;
         builds::show,
         builds::explain_build,
         builds::log,
+        builds::console,
         builds::files,
         images::list,
         images::show,

@@ -40,6 +40,16 @@ impl Link {
         }
     }
 
+    /// The next packet, or none when `until` comes first.
+    pub async fn next(&self, until: Instant) -> Result<Option<Vec<u8>>, PowerError> {
+        let mut buffer = [0; 1024];
+        match timeout_at(until, self.socket.recv(&mut buffer)).await {
+            Ok(Ok(len)) => Ok(buffer.get(..len).map(<[u8]>::to_vec)),
+            Ok(Err(e)) => Err(PowerError::Unreachable { bmc: self.bmc, why: e.to_string() }),
+            Err(_) => Ok(None),
+        }
+    }
+
     /// Sends what `build` makes, again after 1, 2, 4 … times the first wait,
     /// until `accept` takes an answer. Tells whether it had to repeat itself.
     pub async fn exchange<T>(

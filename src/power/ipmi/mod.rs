@@ -1,12 +1,14 @@
 //! IPMI 2.0 over LAN, our own client: `wire` (packets), `keys` (cipher suites
-//! 17 and 3), `link` (repetition), `session` (open, call, close); here the
-//! commands. `docs/decisions/ipmi.md` says why it is not a crate. It does
-//! power and boot device and nothing else; serial-over-LAN and sensors are
-//! for `ipmitool`.
+//! 17 and 3), `link` (repetition), `session` (open, call, close), `sol` (the
+//! machine's console, listened to); here the commands.
+//! `docs/decisions/ipmi.md` says why it is not a crate. It does what installs
+//! need and nothing else; typing at the console and sensors are for
+//! `ipmitool`.
 
 mod keys;
 mod link;
 mod session;
+mod sol;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -21,6 +23,8 @@ use async_trait::async_trait;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +34,9 @@ const GET_STATUS: u8 = 1;
 const CONTROL: u8 = 2;
 const SET_BOOT: u8 = 8;
 const GET_BOOT: u8 = 9;
+
+/// For giving a console back.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Read by nobody: whoever asked is gone.
 const GIVEN_UP: &str = "the command was taken back before it was sent";
@@ -95,13 +102,7 @@ async fn one_session(
     let within = target.limits.deadline;
     let until = Instant::now() + within;
     let late = PowerError::Deadline { bmc: target.bmc, within };
-    let all = Suite::ALL;
-    let suites: &[Suite] = if old.load(Ordering::Relaxed) { &[Suite::S3] } else { &all };
-    let Ok(opened) = timeout_at(until, Session::open(target, suites)).await else {
-        return Err(late);
-    };
-    let mut session = opened?;
-    old.store(session.suite() == Suite::S3, Ordering::Relaxed);
+    let mut session = open(target, old, until).await?;
     // Boot options that were begun are finished: a BMC may stay locked
     // otherwise, and they harm nobody.
     let stop = async {
@@ -121,6 +122,22 @@ async fn one_session(
     };
     session.close().await;
     outcome
+}
+
+/// A session, with the suite that this BMC took before.
+async fn open<'a>(
+    target: &'a Target,
+    old: &AtomicBool,
+    until: Instant,
+) -> Result<Session<'a>, PowerError> {
+    let all = Suite::ALL;
+    let suites: &[Suite] = if old.load(Ordering::Relaxed) { &[Suite::S3] } else { &all };
+    let Ok(opened) = timeout_at(until, Session::open(target, suites)).await else {
+        return Err(PowerError::Deadline { bmc: target.bmc, within: target.limits.deadline });
+    };
+    let session = opened?;
+    old.store(session.suite() == Suite::S3, Ordering::Relaxed);
+    Ok(session)
 }
 
 async fn perform(session: &mut Session<'_>, until: Instant, job: Job) -> Result<Done, PowerError> {
@@ -254,5 +271,35 @@ impl PowerControl for Ipmi {
             Done::Boot(shown) => Ok(shown),
             _ => Err(self.target.protocol("no boot device")),
         }
+    }
+
+    async fn console(
+        &self,
+        to: mpsc::Sender<Vec<u8>>,
+        stop: CancellationToken,
+    ) -> Result<(), PowerError> {
+        // Others wait while the session is opened, not while it is listened to.
+        let guard = self.lock.lock().await;
+        let until = Instant::now() + self.target.limits.deadline;
+        let mut session = open(&self.target, &self.old, until).await?;
+        let begun = match session.become_operator(until).await {
+            Ok(()) => sol::activate(&mut session, until).await,
+            Err(error) => Err(error),
+        };
+        drop(guard);
+        let heard = match begun {
+            Ok(()) => {
+                let heard = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => Ok(()),
+                    heard = sol::listen(&mut session, &to) => heard,
+                };
+                sol::deactivate(&mut session, Instant::now() + GOODBYE).await;
+                heard
+            }
+            Err(error) => Err(error),
+        };
+        session.close().await;
+        heard
     }
 }

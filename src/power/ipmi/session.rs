@@ -16,7 +16,7 @@ const OPERATOR: u8 = 3;
 /// Role byte of RAKP 1: look the user up by name alone (§13.20).
 const ROLE: u8 = 0x10 | OPERATOR;
 /// Network function "application".
-const APP: u8 = 6;
+pub const APP: u8 = 6;
 /// How often the end of a session is said, when it is not confirmed: a BMC
 /// that closed it at the first time does not know it at the second.
 const FAREWELLS: u32 = 3;
@@ -289,10 +289,13 @@ impl<'a> Session<'a> {
             // The counter makes each initialisation vector a new one.
             let mut iv = iv;
             iv.iter_mut().zip(packets.to_le_bytes()).for_each(|(b, n)| *b ^= n);
-            wire::sealed(keys, bmc_id, *packets, iv, &message)
+            wire::sealed(keys, bmc_id, *packets, iv, payload::MESSAGE, &message)
         };
+        // What comes of a console in the meantime is not acknowledged: the BMC
+        // sends it again.
         let accept = |packet: &[u8]| {
-            let message = wire::read_sealed(packet, keys, our_id)?;
+            let (kind, message) = wire::read_sealed(packet, keys, our_id)?;
+            let message = (kind == payload::MESSAGE).then_some(message)?;
             wire::response(&message, netfn, command, sequence)
         };
         let answer = self.link.exchange(until, build, accept).await;
@@ -303,6 +306,44 @@ impl<'a> Session<'a> {
             }
             other => other,
         })
+    }
+
+    /// Sends a payload once; whether it arrives, the other side shows.
+    pub async fn send(&mut self, kind: u8, content: &[u8]) -> Result<(), PowerError> {
+        self.packets = self.packets.wrapping_add(1).max(1);
+        let iv = random(self.target)?;
+        let packet = wire::sealed(&self.keys, self.bmc_id, self.packets, iv, kind, content);
+        self.link.send(&packet).await;
+        Ok(())
+    }
+
+    /// Sends a command whose answer shows no more than that the session lives.
+    pub async fn nudge(&mut self) -> Result<(), PowerError> {
+        self.messages = (self.messages + 1) & 0x3f;
+        // Get Device ID: anybody may, and it changes nothing.
+        let message = wire::message(APP, 1, self.messages, &[]);
+        self.send(payload::MESSAGE, &message).await
+    }
+
+    /// Kind and content of the next payload of this session, or none when
+    /// `until` comes first.
+    pub async fn next(&self, until: Instant) -> Result<Option<(u8, Vec<u8>)>, PowerError> {
+        loop {
+            match self.link.next(until).await? {
+                None => return Ok(None),
+                Some(packet) => {
+                    let read = wire::read_sealed(&packet, &self.keys, self.our_id);
+                    if read.is_some() {
+                        return Ok(read);
+                    }
+                }
+            }
+        }
+    }
+
+    /// An error in words of ours.
+    pub fn says(&self, what: &str) -> PowerError {
+        self.target.protocol(what)
     }
 
     /// An error of the BMC's own as a sentence.

@@ -93,12 +93,13 @@ impl Bench {
         }
         let id = u32::from_le_bytes(packet[6..10].try_into().unwrap());
         let keys = self.sessions.get(&id)?.keys.as_ref()?;
-        let request = wire::read_sealed(packet, keys, id).expect("a sealed packet that opens");
+        let (_, request) = wire::read_sealed(packet, keys, id).expect("a sealed packet that opens");
         let message = self.respond(id, &request)?;
         let peer = self.sessions.get_mut(&id)?;
         peer.sent += 1;
         let (their_id, sent) = (peer.their_id, peer.sent);
-        let sealed = wire::sealed(peer.keys.as_ref()?, their_id, sent, [sent as u8; 16], &message);
+        let (keys, iv) = (peer.keys.as_ref()?, [sent as u8; 16]);
+        let sealed = wire::sealed(keys, their_id, sent, iv, payload::MESSAGE, &message);
         if request[5] == 0x3c {
             self.sessions.remove(&id);
         }

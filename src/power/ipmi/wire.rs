@@ -14,6 +14,7 @@ const AUTHENTICATED: u8 = 0x40;
 pub mod payload {
     #![allow(missing_docs, reason = "the specification's names")]
     pub const MESSAGE: u8 = 0x00;
+    pub const SOL: u8 = 0x01;
     pub const OPEN_REQUEST: u8 = 0x10;
     pub const OPEN_RESPONSE: u8 = 0x11;
     pub const RAKP_1: u8 = 0x12;
@@ -41,10 +42,17 @@ pub fn read_plain(packet: &[u8], kind: u8) -> Option<&[u8]> {
     rest.get(..usize::from(u16::from_le_bytes([head[14], head[15]])))
 }
 
-/// An IPMI message in a packet of the session `id`, encrypted and signed.
-pub fn sealed(keys: &Keys, id: u32, sequence: u32, iv: [u8; 16], message: &[u8]) -> Vec<u8> {
-    let body = keys.encrypt(iv, message);
-    let mut out = vec![RMCP_PLUS, payload::MESSAGE | ENCRYPTED | AUTHENTICATED];
+/// A payload of `kind` in a packet of the session `id`, encrypted and signed.
+pub fn sealed(
+    keys: &Keys,
+    id: u32,
+    sequence: u32,
+    iv: [u8; 16],
+    kind: u8,
+    content: &[u8],
+) -> Vec<u8> {
+    let body = keys.encrypt(iv, content);
+    let mut out = vec![RMCP_PLUS, kind | ENCRYPTED | AUTHENTICATED];
     out.extend_from_slice(&id.to_le_bytes());
     out.extend_from_slice(&sequence.to_le_bytes());
     out.extend_from_slice(&(body.len() as u16).to_le_bytes());
@@ -57,8 +65,9 @@ pub fn sealed(keys: &Keys, id: u32, sequence: u32, iv: [u8; 16], message: &[u8])
     [&RMCP[..], &out, &check].concat()
 }
 
-/// The IPMI message in a packet of our session `id`, when it is signed.
-pub fn read_sealed(packet: &[u8], keys: &Keys, id: u32) -> Option<Vec<u8>> {
+/// Kind and content of the payload in a packet of our session `id`, when it is
+/// signed and encrypted.
+pub fn read_sealed(packet: &[u8], keys: &Keys, id: u32) -> Option<(u8, Vec<u8>)> {
     let rest = packet.strip_prefix(&RMCP)?;
     let split = rest.len().checked_sub(keys.check_len())?;
     let (signed, check) = rest.split_at_checked(split)?;
@@ -66,12 +75,12 @@ pub fn read_sealed(packet: &[u8], keys: &Keys, id: u32) -> Option<Vec<u8>> {
         return None;
     }
     let (head, body) = signed.split_first_chunk::<12>()?;
-    let kind = payload::MESSAGE | ENCRYPTED | AUTHENTICATED;
-    if head[..2] != [RMCP_PLUS, kind] || head[2..6] != id.to_le_bytes() {
+    let marks = ENCRYPTED | AUTHENTICATED;
+    if head[0] != RMCP_PLUS || head[1] & marks != marks || head[2..6] != id.to_le_bytes() {
         return None;
     }
     let len = usize::from(u16::from_le_bytes([head[10], head[11]]));
-    keys.decrypt(body.get(..len)?)
+    Some((head[1] & !marks, keys.decrypt(body.get(..len)?)?))
 }
 
 /// The body of an Open Session request.
@@ -152,8 +161,8 @@ mod tests {
     fn a_sealed_packet_opens_only_unchanged_and_for_its_session() {
         for suite in Suite::ALL {
             let keys = keys(suite);
-            let packet = sealed(&keys, 77, 1, [8; 16], b"message");
-            assert_eq!(read_sealed(&packet, &keys, 77).as_deref(), Some(&b"message"[..]));
+            let packet = sealed(&keys, 77, 1, [8; 16], payload::SOL, b"message");
+            assert_eq!(read_sealed(&packet, &keys, 77), Some((payload::SOL, b"message".to_vec())));
             assert_eq!(read_sealed(&packet, &keys, 78), None);
             for at in 4..packet.len() {
                 let mut changed = packet.clone();
