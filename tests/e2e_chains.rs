@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::rack::{Rack, copy, image_cache, until};
+use common::rack::{Rack, SHORT, copy, image_cache, until};
 use provision::lab::LabFirmware::{self, Bios, UefiHttp, UefiSecure, UefiSecureHttp};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,7 +18,7 @@ fn rack(name: &str, firmware: LabFirmware, extra: &str) -> Rack {
 }
 
 fn slow_firmware(rack: &mut Rack, images: &Path, extra: &str) {
-    rack.configure(images, None, extra);
+    rack.configure(images, None, &format!("{SHORT}\n{extra}"));
     let file = rack.lab.dir.join("build-server.toml");
     let mut text = std::fs::read_to_string(&file).unwrap();
     for (short, long) in [

@@ -1,15 +1,19 @@
 //! Who calls: a bearer token, or root on this host by the local socket.
 //!
 //! Every refusal is in the event log, by who is known or by where it came
-//! from; of many in a row, the first of a minute and how many there were.
+//! from; of many in a row, the first of a minute and how many there were. So is
+//! a request that would have changed something and could not be understood.
 
+use super::problem::Fault;
 use super::{Clerk, Problem};
 use crate::auth::Role;
 use crate::model::{Asker, NewEvent, Outcome, RequestKey, Time};
 use crate::store::Batch;
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,6 +89,34 @@ fn too_many(name: &str, wait: Duration) -> Problem {
     Problem { retry_after: Some(seconds), ..Problem::new(StatusCode::TOO_MANY_REQUESTS, m) }
 }
 
+/// Writes down who wanted something done and was refused for what the request
+/// is: too long, not to be understood, about something that cannot be. What
+/// the request says is not written down: it may be a password in the wrong
+/// place.
+pub(super) async fn misfits<C: Clerk>(
+    State(clerk): State<Arc<C>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let asked = parts.clone();
+    let answer = next.run(Request::from_parts(parts, body)).await;
+    let status = answer.status();
+    // 401, 403 and 429 are written down where they are decided.
+    if matches!(status.as_u16(), 400 | 404 | 405 | 413 | 415 | 422) {
+        let local = asked.extensions.get::<LocalPeer>().is_some();
+        let token = bearer(&asked).and_then(|t| clerk.token(t));
+        let who = token.map(|t| t.name).or(local.then(|| "root".to_owned()));
+        let field = answer.extensions().get::<Fault>().map(|f| format!(", at {}", f.0));
+        let why = format!("{status}{}", field.unwrap_or_default());
+        write_down(&*clerk, who.as_deref().unwrap_or("nobody"), &asked, &why).await;
+    }
+    answer
+}
+
 /// Where the request came from, for the log.
 fn from(parts: &Parts) -> String {
     let peer = parts.extensions.get::<axum::extract::ConnectInfo<SocketAddr>>();
@@ -93,7 +125,8 @@ fn from(parts: &Parts) -> String {
 
 async fn write_down<C: Clerk>(clerk: &C, who: &str, parts: &Parts, why: &str) {
     let from = from(parts);
-    let source = format!("{who} {from}");
+    // Of one kind the first of a minute, so that none hides another.
+    let source = format!("{who} {from} {}", why.split(',').next().unwrap_or_default());
     let Some(before) = clerk.refusals().worth_writing(&source, Instant::now()) else { return };
     let e = NewEvent::new(Time::now(), who, "api.refused", Outcome::Refused)
         .with("from", &from)

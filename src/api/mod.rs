@@ -257,6 +257,7 @@ pub fn router(ctx: Arc<Ctx>) -> Router {
         .route_layer(axum::middleware::from_fn(known::parameters(openapi::build::json())))
         .layer(DefaultBodyLimit::max(BODY))
         .layer(axum::middleware::from_fn_with_state(ctx.clone(), idempotency::once))
+        .layer(axum::middleware::from_fn_with_state(ctx.clone(), caller::misfits::<Ctx>))
         .with_state(ctx)
 }
 

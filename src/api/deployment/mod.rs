@@ -144,5 +144,6 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .method_not_allowed_fallback(known::other_method)
         .route_layer(axum::middleware::from_fn(known::parameters(openapi::json())))
         .layer(DefaultBodyLimit::max(1 << 20))
+        .layer(axum::middleware::from_fn_with_state(desk.clone(), caller::misfits::<Desk>))
         .with_state(desk)
 }

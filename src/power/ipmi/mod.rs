@@ -281,7 +281,11 @@ impl PowerControl for Ipmi {
         // Others wait while the session is opened, not while it is listened to.
         let guard = self.lock.lock().await;
         let until = Instant::now() + self.target.limits.deadline;
-        let mut session = open(&self.target, &self.old, until).await?;
+        let mut session = tokio::select! {
+            opened = open(&self.target, &self.old, until) => opened?,
+            // What was half opened the BMC closes by itself.
+            () = stop.cancelled() => return Ok(()),
+        };
         let begun = match session.become_operator(until).await {
             Ok(()) => sol::activate(&mut session, until).await,
             Err(error) => Err(error),
