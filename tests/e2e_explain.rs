@@ -212,8 +212,9 @@ fn between_loader_and_agent() {
     shows(&rack, "agent-silent", true, 20);
     cancel(&rack, &id);
 
-    std::fs::remove_file(images.join("debian-12/kernel")).unwrap();
+    // An image that lacks something is refused; this one loses it on the way.
     let id = rack.install("node01", "base");
+    std::fs::remove_file(images.join("debian-12/kernel")).unwrap();
     rack.wait_phase(&id, "kernel");
     shows(&rack, "kernel-silent", true, 10);
     cancel(&rack, &id);

@@ -274,6 +274,20 @@ async fn every_page_is_whole_strict_and_hostile_text_stays_text() {
     let raw = ada.get(&format!("/ui/builds/{v}/log")).await;
     assert_eq!(raw.header("content-type"), "text/plain; charset=utf-8");
     assert!(raw.text.contains(HOSTILE) && raw.header("content-security-policy").contains("'none'"));
+
+    for path in ["/ui/nodes/node02".to_owned(), format!("/ui/builds/{v}")] {
+        let page = ada.page(&path).await.text;
+        assert!(page.contains("Linux version 6.12.48"), "{path} shows the console");
+    }
+    let whole = ada.get(&format!("/ui/builds/{v}/console")).await;
+    assert_eq!(whole.header("content-type"), "text/plain; charset=utf-8");
+    assert!(whole.text.ends_with(&format!("{HOSTILE}\n")), "{}", whole.text);
+    let ask = reqwest::Client::new();
+    let from = |at: u64| ask.get(format!("{}/v1/builds/{v}/console?offset={at}", b.local)).send();
+    let rest = from(whole.text.len() as u64 - 4).await.unwrap().text().await.unwrap();
+    assert_eq!(rest.as_bytes(), b"txt\n", "what is new");
+    let none = from(1 << 40).await.unwrap();
+    assert_eq!((none.status().as_u16(), none.text().await.unwrap().as_str()), (200, ""));
 }
 
 #[tokio::test(flavor = "multi_thread")]

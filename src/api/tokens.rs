@@ -17,11 +17,13 @@ use std::sync::{Arc, PoisonError};
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
-    /// Who it is for: the actor in events. 1 to 32 printable characters.
+    /// Who it is for: the actor in events. 1 to 32 letters, digits, `-`, `_`,
+    /// `.`, `@` and spaces, the first a letter or digit; not `root`, `server`
+    /// or `nobody`, who are others in the record.
     #[schema(
         min_length = 1,
         max_length = 32,
-        pattern = r"^[^\x00-\x1f\x7f-\x9f]+$",
+        pattern = r"^[A-Za-z0-9][A-Za-z0-9_.@ -]*$",
         example = "telescope"
     )]
     pub name: String,
@@ -66,6 +68,15 @@ pub(super) async fn list<C: Clerk>(
     Ok(Out(List { items }))
 }
 
+/// A name that cannot be taken for another actor's, nor for a path.
+fn is_name(name: &str) -> bool {
+    let known = |b: u8| b.is_ascii_alphanumeric() || b"-_.@ ".contains(&b);
+    (1..=32).contains(&name.len())
+        && name.bytes().all(known)
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && !["root", "server", "nobody"].contains(&name)
+}
+
 /// Makes an API token; it is shown this once.
 #[utoipa::path(
     post,
@@ -80,8 +91,10 @@ pub(super) async fn add<C: Clerk>(
     Json(n): Json<NewToken>,
 ) -> Result<(StatusCode, Out<MadeToken>), Problem> {
     demand(&*ctx, &caller, Role::Admin, "making a token").await?;
-    if n.name.is_empty() || n.name.chars().count() > 32 || n.name.chars().any(char::is_control) {
-        return Err(Problem::bad("a token's name is 1 to 32 printable characters").at("/name"));
+    if !is_name(&n.name) {
+        let m = "a token's name is 1 to 32 letters, digits, '-', '_', '.', '@' and spaces, begins \
+                 with a letter or digit, and is not root, server or nobody";
+        return Err(Problem::bad(m).at("/name"));
     }
     let taken = {
         let all = ctx.tokens().read().unwrap_or_else(PoisonError::into_inner);
