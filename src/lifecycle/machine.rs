@@ -236,7 +236,9 @@ impl Machine<'_> {
                 });
                 self.enter(Phase::FirstBoot);
             }
-            (p, ClientKind::Pxe | ClientKind::HttpBoot)
+            // iPXE as well: in many cards it is the firmware's own PXE, and nobody
+            // speaks before it.
+            (p, ClientKind::Pxe | ClientKind::HttpBoot | ClientKind::Ipxe)
                 if (Phase::Installer..=Phase::Bootloader).contains(&p) =>
             {
                 self.restarted();

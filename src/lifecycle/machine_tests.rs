@@ -142,9 +142,11 @@ fn as_long_as_bytes_move_the_image_is_not_overdue() {
 
 #[test]
 fn a_power_cut_in_the_middle_of_the_image_starts_a_new_attempt() {
-    let mut b = build();
-    run(&mut b, &[Input::Start, report(Phase::Image), dhcp(ClientKind::Pxe)]);
-    assert_eq!((b.phase, b.attempt, b.outcome), (Phase::Loader, 2, BuildOutcome::Running));
+    for kind in [ClientKind::Pxe, ClientKind::HttpBoot, ClientKind::Ipxe] {
+        let mut b = build();
+        run(&mut b, &[Input::Start, report(Phase::Image), dhcp(kind)]);
+        assert_eq!((b.phase, b.attempt, b.outcome), (Phase::Loader, 2, BuildOutcome::Running));
+    }
 }
 
 #[test]
