@@ -121,7 +121,7 @@ async fn what_is_too_long_broken_or_leads_elsewhere_does_nothing_and_is_written_
         ("/v1/nodes", node("a\\nb").into_bytes(), &[400, 422]),
         ("/v1/nodes", node(&"n".repeat(300)).into_bytes(), &[400, 422]),
         ("/v1/tokens", br#"{"name":"../x","role":"read"}"#.to_vec(), &[400, 422]),
-        ("/v1/tokens", br#"{"name":"server","role":"read"}"#.to_vec(), &[400, 422]),
+        ("/v1/tokens", br#"{"name":"Server","role":"read"}"#.to_vec(), &[400, 422]),
     ];
     for (path, body, statuses) in cases {
         let shown = String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();

@@ -4,7 +4,6 @@
 //! from; of many in a row, the first of a minute and how many there were. So is
 //! a request that would have changed something and could not be understood.
 
-use super::problem::Fault;
 use super::{Clerk, Problem};
 use crate::auth::Role;
 use crate::model::{Asker, NewEvent, Outcome, RequestKey, Time};
@@ -107,12 +106,15 @@ pub(super) async fn misfits<C: Clerk>(
     let status = answer.status();
     // 401, 403 and 429 are written down where they are decided.
     if matches!(status.as_u16(), 400 | 404 | 405 | 413 | 415 | 422) {
-        let local = asked.extensions.get::<LocalPeer>().is_some();
-        let token = bearer(&asked).and_then(|t| clerk.token(t));
-        let who = token.map(|t| t.name).or(local.then(|| "root".to_owned()));
-        let field = answer.extensions().get::<Fault>().map(|f| format!(", at {}", f.0));
-        let why = format!("{status}{}", field.unwrap_or_default());
-        write_down(&*clerk, who.as_deref().unwrap_or("nobody"), &asked, &why).await;
+        let who = match asked.extensions.get::<LocalPeer>() {
+            Some(_) => Some("root".to_owned()),
+            None => {
+                let known = bearer(&asked).and_then(|t| clerk.token(t));
+                known.filter(|t| !t.expired(Time::now())).map(|t| t.name)
+            }
+        };
+        let who = who.as_deref().unwrap_or("nobody");
+        write_down(&*clerk, who, &asked, &status.to_string()).await;
     }
     answer
 }
@@ -126,7 +128,7 @@ fn from(parts: &Parts) -> String {
 async fn write_down<C: Clerk>(clerk: &C, who: &str, parts: &Parts, why: &str) {
     let from = from(parts);
     // Of one kind the first of a minute, so that none hides another.
-    let source = format!("{who} {from} {}", why.split(',').next().unwrap_or_default());
+    let source = format!("{who} {from} {why}");
     let Some(before) = clerk.refusals().worth_writing(&source, Instant::now()) else { return };
     let e = NewEvent::new(Time::now(), who, "api.refused", Outcome::Refused)
         .with("from", &from)
@@ -157,18 +159,19 @@ impl Refusals {
     /// it were not.
     fn worth_writing(&self, from: &str, now: Instant) -> Option<u64> {
         let mut all = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, more)) = all.get_mut(from)
+        if all.len() >= REMEMBERED && !all.contains_key(from) {
+            all.retain(|_, (at, _)| now.saturating_duration_since(*at) < QUIET);
+        }
+        // With too many at once, the rest is one stranger.
+        let full = all.len() >= REMEMBERED && !all.contains_key(from);
+        let name = if full { "others" } else { from };
+        if let Some((at, more)) = all.get_mut(name)
             && now.saturating_duration_since(*at) < QUIET
         {
             *more += 1;
             return None;
         }
-        let before = all.remove(from).map_or(0, |(_, more)| more);
-        if all.len() >= REMEMBERED {
-            all.retain(|_, (at, _)| now.saturating_duration_since(*at) < QUIET);
-        }
-        // With too many at once, the rest is one stranger.
-        let name = if all.len() >= REMEMBERED { "others" } else { from };
+        let before = all.remove(name).map_or(0, |(_, more)| more);
         all.insert(name.to_owned(), (now, 0));
         Some(before)
     }
@@ -219,5 +222,7 @@ mod tests {
         assert_eq!(r.worth_writing("192.0.2.1", now), None);
         assert_eq!(r.worth_writing("192.0.2.2", now), Some(0));
         assert_eq!(r.worth_writing("192.0.2.1", now + QUIET), Some(1));
+        let many = (0..10_000).filter(|n| r.worth_writing(&format!("host {n}"), now).is_some());
+        assert_eq!(many.count(), REMEMBERED - 1, "those that fit, and the others as one");
     }
 }

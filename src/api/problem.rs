@@ -76,17 +76,10 @@ impl Problem {
     }
 }
 
-/// What of the request is at fault, for those whom an answer passes by.
-#[derive(Debug, Clone)]
-pub struct Fault(pub String);
-
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut r = (status, axum::Json(&self)).into_response();
-        if let Some(field) = &self.field {
-            r.extensions_mut().insert(Fault(field.clone()));
-        }
         let kind = HeaderValue::from_static("application/problem+json");
         r.headers_mut().insert(header::CONTENT_TYPE, kind);
         if status == StatusCode::UNAUTHORIZED {

@@ -18,12 +18,12 @@ use std::sync::{Arc, PoisonError};
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
     /// Who it is for: the actor in events. 1 to 32 letters, digits, `-`, `_`,
-    /// `.`, `@` and spaces, the first a letter or digit; not `root`, `server`
-    /// or `nobody`, who are others in the record.
+    /// `.`, `@` and spaces within, the first a letter or digit; not `root`,
+    /// `server`, `nobody` or `anonymous`, who are others in the record.
     #[schema(
         min_length = 1,
         max_length = 32,
-        pattern = r"^[A-Za-z0-9][A-Za-z0-9_.@ -]*$",
+        pattern = r"^[A-Za-z0-9]([A-Za-z0-9_.@ -]*[A-Za-z0-9_.@-])?$",
         example = "telescope"
     )]
     pub name: String,
@@ -74,7 +74,8 @@ fn is_name(name: &str) -> bool {
     (1..=32).contains(&name.len())
         && name.bytes().all(known)
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && !["root", "server", "nobody"].contains(&name)
+        && !name.ends_with(' ')
+        && !["root", "server", "nobody", "anonymous"].iter().any(|n| name.eq_ignore_ascii_case(n))
 }
 
 /// Makes an API token; it is shown this once.
@@ -92,8 +93,8 @@ pub(super) async fn add<C: Clerk>(
 ) -> Result<(StatusCode, Out<MadeToken>), Problem> {
     demand(&*ctx, &caller, Role::Admin, "making a token").await?;
     if !is_name(&n.name) {
-        let m = "a token's name is 1 to 32 letters, digits, '-', '_', '.', '@' and spaces, begins \
-                 with a letter or digit, and is not root, server or nobody";
+        let m = "a token's name is 1 to 32 letters, digits, '-', '_', '.', '@' and spaces within, \
+                 begins with a letter or digit, and is not root, server, nobody or anonymous";
         return Err(Problem::bad(m).at("/name"));
     }
     let taken = {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,14 +29,22 @@ use tokio_util::task::TaskTracker;
 const QUEUE: usize = 64;
 /// A prompt is a line when nothing follows it for so long.
 const QUIET: Duration = Duration::from_secs(1);
-/// Between tries to get at a console.
-const AGAIN: Duration = Duration::from_secs(15);
-/// Lines of a build that are told in the event log: a machine that panics at
-/// each restart is not worth more.
+/// Between tries to get at a console: the first, and the longest.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
+/// An event may come before what it tells of can be seen: it is looked again.
+const LOOK: Duration = Duration::from_secs(3);
+/// Lines of an attempt that are told in the event log: a machine that panics
+/// at each restart is not worth more.
 const TOLD: usize = 40;
 
-/// What is listened to.
-type Open = HashMap<NodeName, (BuildId, CancellationToken)>;
+/// What is listened to, or was until just now.
+type Open = HashMap<NodeName, Listening>;
+
+struct Listening {
+    build: BuildId,
+    end: CancellationToken,
+    task: JoinHandle<()>,
+}
 
 /// Who listens.
 pub struct Consoles {
@@ -57,15 +66,28 @@ impl Consoles {
         let mut open = Open::new();
         let tasks = TaskTracker::new();
         let mut nodes = all.every_node();
+        let mut settled = false;
         loop {
             for name in nodes {
                 all.look(name, &mut open, &tasks, &stop);
             }
+            open.retain(|_, l| !l.task.is_finished() || !l.end.is_cancelled());
+            let later = async {
+                match settled && open.is_empty() {
+                    true => std::future::pending().await,
+                    false => sleep(LOOK).await,
+                }
+            };
             // A build's beginning and end are events, and so is each phase.
             nodes = tokio::select! {
                 () = stop.cancelled() => break,
+                () = later => {
+                    settled = true;
+                    all.every_node().into_iter().chain(open.keys().cloned()).collect()
+                }
                 next = events.recv() => match next {
                     Ok(e) if e.event.action.starts_with("install.") => {
+                        settled = false;
                         e.event.node.into_iter().collect()
                     }
                     Ok(_) => Vec::new(),
@@ -74,7 +96,7 @@ impl Consoles {
                 },
             };
         }
-        open.values().for_each(|(_, end)| end.cancel());
+        open.values().for_each(|l| l.end.cancel());
         tasks.close();
         tasks.wait().await;
     }
@@ -92,17 +114,28 @@ impl Consoles {
         stop: &CancellationToken,
     ) {
         let wanted = self.wanted(&name);
-        if let Some((build, end)) = open.get(&name) {
-            if wanted.as_ref().is_some_and(|(_, b)| b.id == *build) {
+        if let Some(l) = open.get(&name) {
+            if wanted.as_ref().is_some_and(|(_, b)| b.id == l.build) && !l.end.is_cancelled() {
                 return;
             }
-            end.cancel();
-            open.remove(&name);
+            l.end.cancel();
         }
         if let Some((node, build)) = wanted {
-            let end = stop.child_token();
-            open.insert(name, (build.id.clone(), end.clone()));
-            tasks.spawn(self.clone().keep(node, build, end));
+            let (end, id) = (stop.child_token(), build.id.clone());
+            // Two at once would take the console from each other.
+            let before = open.remove(&name).map(|l| l.task);
+            let own = self.clone();
+            let task = tasks.spawn({
+                let end = end.clone();
+                async move {
+                    if let Some(task) = before {
+                        // How it ended is in its own words.
+                        let _ = task.await;
+                    }
+                    own.keep(node, build, end).await;
+                }
+            });
+            open.insert(name, Listening { build: id, end, task });
         }
     }
 
@@ -119,20 +152,30 @@ impl Consoles {
     async fn keep(self: Arc<Self>, node: Arc<Node>, build: Arc<Build>, end: CancellationToken) {
         let (to, from) = mpsc::channel(QUEUE);
         let writing = tokio::spawn(Writer::new(&self, &build).run(from));
-        let mut complained = false;
+        let (mut complained, mut pause) = (false, AGAIN.0);
         while !end.is_cancelled() {
-            let ended = match self.bmcs.open(&node).await {
-                Ok(bmc) => bmc.console(to.clone(), end.clone()).await.map_err(|e| e.to_string()),
-                Err(why) => Err(why),
+            let opened = tokio::select! {
+                opened = self.bmcs.open(&node) => opened,
+                () = end.cancelled() => break,
             };
-            let Err(reason) = ended else { break };
+            let (reason, again) = match opened {
+                Ok(bmc) => match bmc.console(to.clone(), end.clone()).await {
+                    Ok(()) => break,
+                    Err(e) => (e.to_string(), e.is_passing()),
+                },
+                Err(why) => (why, false),
+            };
             if !std::mem::replace(&mut complained, true) {
                 let e = event(&build, "console.unavailable", Outcome::Info).with("reason", reason);
                 self.tell(e).await;
             }
+            // Who is refused is refused again, and some BMCs count it.
+            if !again {
+                break;
+            }
             tokio::select! {
                 () = end.cancelled() => {}
-                () = sleep(AGAIN) => {}
+                () = sleep(pause) => pause = (pause * 2).min(AGAIN.1),
             }
         }
         drop(to);

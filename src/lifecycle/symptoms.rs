@@ -269,9 +269,11 @@ const TABLE: &[Known] = &[
         phases: &[],
         seen: |s| {
             let open = matches!(s.build.outcome, BuildOutcome::Running | BuildOutcome::Failed);
-            let said =
-                |e: &&Event| e.event.action == "console.line" && e.event.outcome == Outcome::Failed;
-            let e = s.events().rfind(said).filter(|_| open)?;
+            // One that went on since has got over it.
+            let e = s.last("console.line")?;
+            if !open || e.event.outcome != Outcome::Failed {
+                return None;
+            }
             Some(format!("\u{201c}{}\u{201d}: {}", detail(e, "line"), detail(e, "means")))
         },
         cause: "The machine said it on its console.",

@@ -35,6 +35,8 @@ fn word(e: &PowerError) -> &'static str {
         PowerError::Protocol { .. } => "protocol",
         PowerError::Deadline { .. } => "deadline",
         PowerError::NotKept { .. } => "not-kept",
+        // Not counted: see `console` below.
+        PowerError::NoConsole { .. } => "protocol",
     }
 }
 

@@ -180,6 +180,16 @@ pub enum PowerError {
         /// The time it had.
         within: Duration,
     },
+    /// It does not pass the machine's console on.
+    #[error("BMC {bmc} does not pass the console on: {why}")]
+    NoConsole {
+        /// Address.
+        bmc: SocketAddr,
+        /// What it said.
+        why: &'static str,
+        /// Whether it may do so later.
+        again: bool,
+    },
     /// It said yes to a boot device and shows another when asked.
     #[error("BMC {bmc} does not keep the boot device: wanted {wanted}, it shows {shown}")]
     NotKept {
@@ -195,7 +205,13 @@ pub enum PowerError {
 impl PowerError {
     /// Whether the same call may well succeed a little later.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::SessionsFull { .. } | Self::Deadline { .. })
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::SessionsFull { .. }
+                | Self::Deadline { .. }
+                | Self::NoConsole { again: true, .. }
+        )
     }
 }
 
@@ -251,8 +267,8 @@ pub trait PowerControl: Send + Sync {
         _to: mpsc::Sender<Vec<u8>>,
         _stop: CancellationToken,
     ) -> Result<(), PowerError> {
-        let what = "this driver has no console; the driver \"ipmi\" has".to_owned();
-        Err(PowerError::Protocol { bmc: self.bmc(), what })
+        let why = "this driver has none; the driver \"ipmi\" has";
+        Err(PowerError::NoConsole { bmc: self.bmc(), why, again: false })
     }
 }
 

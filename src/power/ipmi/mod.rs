@@ -279,31 +279,49 @@ impl PowerControl for Ipmi {
         stop: CancellationToken,
     ) -> Result<(), PowerError> {
         // Others wait while the session is opened, not while it is listened to.
-        let guard = self.lock.lock().await;
-        let until = Instant::now() + self.target.limits.deadline;
+        let guard = tokio::select! {
+            guard = self.lock.lock() => guard,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let until = Instant::now() + self.target.limits.contact;
         let mut session = tokio::select! {
             opened = open(&self.target, &self.old, until) => opened?,
             // What was half opened the BMC closes by itself.
             () = stop.cancelled() => return Ok(()),
         };
-        let begun = match session.become_operator(until).await {
-            Ok(()) => sol::activate(&mut session, until).await,
-            Err(error) => Err(error),
+        let begin = async {
+            session.become_operator(until).await?;
+            sol::activate(&mut session, until).await.map(|()| true)
+        };
+        let begun = tokio::select! {
+            begun = begin => begun,
+            () = stop.cancelled() => Ok(false),
         };
         drop(guard);
         let heard = match begun {
-            Ok(()) => {
+            Ok(true) => {
                 let heard = tokio::select! {
                     biased;
-                    () = stop.cancelled() => Ok(()),
+                    () = stop.cancelled() => Ok(sol::End::Unwanted),
                     heard = sol::listen(&mut session, &to) => heard,
                 };
-                sol::deactivate(&mut session, Instant::now() + GOODBYE).await;
+                // The BMC gives back whoever has it now: not another's.
+                if !matches!(heard, Ok(sol::End::Taken)) {
+                    sol::deactivate(&mut session, Instant::now() + GOODBYE).await;
+                }
                 heard
             }
+            Ok(false) => Ok(sol::End::Unwanted),
             Err(error) => Err(error),
         };
         session.close().await;
-        heard
+        match heard? {
+            sol::End::Unwanted => Ok(()),
+            sol::End::Taken => Err(PowerError::NoConsole {
+                bmc: self.target.bmc,
+                why: "another session has taken it",
+                again: false,
+            }),
+        }
     }
 }

@@ -341,9 +341,9 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// An error in words of ours.
-    pub fn says(&self, what: &str) -> PowerError {
-        self.target.protocol(what)
+    /// Where the BMC is.
+    pub fn bmc(&self) -> SocketAddr {
+        self.target.bmc
     }
 
     /// An error of the BMC's own as a sentence.

@@ -18,6 +18,9 @@ const ACTIVATION: u8 = 0x80 | 0x40 | 0x04;
 /// "SOL is deactivating" in a packet's status (table 15-2).
 const DEACTIVATING: u8 = 0x10;
 
+/// The port of RMCP (§13.1.2).
+const PORT: u16 = 623;
+
 /// BMCs close sessions that are silent for 60 s (§6.12.15).
 const NUDGE: Duration = Duration::from_secs(15);
 /// Without a word for so long, the BMC has forgotten the session.
@@ -49,30 +52,54 @@ impl Receiver {
     fn take<'a>(&mut self, packet: &'a [u8]) -> Option<Taken<'a>> {
         let (&[number, _, _, status], characters) = packet.split_first_chunk()?;
         let number = number & 0x0f;
+        let count = u8::try_from(characters.len()).ok()?;
         let over = status & DEACTIVATING != 0;
         // A mere acknowledgement has no number and no characters.
         if number == 0 {
             return Some(Taken { new: &[], ack: None, over });
         }
-        let known = if number == self.last { self.taken.min(characters.len()) } else { 0 };
+        let known = if number == self.last { self.taken } else { 0 };
         self.last = number;
-        self.taken = characters.len();
-        let count = u8::try_from(characters.len()).ok()?;
-        Some(Taken { new: characters.get(known..)?, ack: Some([0, number, count, 0]), over })
+        self.taken = known.max(characters.len());
+        let new = characters.get(known..).unwrap_or_default();
+        Some(Taken { new, ack: Some([0, number, count, 0]), over })
     }
+}
+
+/// How listening ended that nobody broke off.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nobody takes it any more.
+    Unwanted,
+    /// Somebody else has it now.
+    Taken,
+}
+
+fn no_console(session: &Session<'_>, why: &'static str, again: bool) -> PowerError {
+    PowerError::NoConsole { bmc: session.bmc(), why, again }
 }
 
 /// Has the BMC pass the console on. `until` bounds the asking.
 pub async fn activate(session: &mut Session<'_>, until: Instant) -> Result<(), PowerError> {
     let [kind, instance] = FIRST_SOL;
     let asked = [kind, instance, ACTIVATION, 0, 0, 0];
-    match session.call(until, APP, ACTIVATE_PAYLOAD, &asked).await? {
-        (0, _) => Ok(()),
+    let (code, answer) = session.call(until, APP, ACTIVATE_PAYLOAD, &asked).await?;
+    let none = |why, again| Err(no_console(session, why, again));
+    match code {
+        0 => {}
         // Table 24-2.
-        (0x80 | 0x82, _) => Err(session.says("its console is in use by another session")),
-        (0x81, _) => Err(session.says("serial over LAN is switched off in it")),
-        (0x83 | 0x84, _) => Err(session.says("it passes no console on in an encrypted session")),
-        (code, _) => Err(session.complaint("Activate Payload (serial over LAN)", code)),
+        0x80 | 0x82 => return none("it is in use by another session", true),
+        0x81 | 0xc1 => return none("serial over LAN is switched off in it", false),
+        0x83 | 0x84 => return none("not in an encrypted session", false),
+        0xd4 => return none("serial over LAN needs a higher privilege level than Operator", false),
+        code => return Err(session.complaint("Activate Payload (serial over LAN)", code)),
+    }
+    // Behind a forwarded port it names its own; some exchange the bytes.
+    let port = answer.get(8..10).map(|p| u16::from_le_bytes([p[0], p[1]]));
+    let usual = [0, PORT, PORT.swap_bytes(), session.bmc().port()];
+    match port {
+        Some(p) if !usual.contains(&p) => none("it wants to, at another UDP port", false),
+        _ => Ok(()),
     }
 }
 
@@ -80,7 +107,7 @@ pub async fn activate(session: &mut Session<'_>, until: Instant) -> Result<(), P
 pub async fn listen(
     session: &mut Session<'_>,
     to: &mpsc::Sender<Vec<u8>>,
-) -> Result<(), PowerError> {
+) -> Result<End, PowerError> {
     let mut receiver = Receiver::default();
     let mut heard = Instant::now();
     let mut nudge = heard + NUDGE;
@@ -93,18 +120,18 @@ pub async fn listen(
                 }
                 let Some(taken) = receiver.take(&content) else { continue };
                 if !taken.new.is_empty() && to.send(taken.new.to_vec()).await.is_err() {
-                    return Ok(());
+                    return Ok(End::Unwanted);
                 }
                 // Only now: what is not acknowledged comes again.
                 if let Some(ack) = taken.ack {
                     session.send(payload::SOL, &ack).await?;
                 }
                 if taken.over {
-                    return Err(session.says("its console was taken by another session"));
+                    return Ok(End::Taken);
                 }
             }
             None if heard.elapsed() > SILENCE => {
-                return Err(session.says("it has forgotten the console's session"));
+                return Err(no_console(session, "it has forgotten our session", true));
             }
             None => {
                 session.nudge().await?;
@@ -138,6 +165,8 @@ mod tests {
         assert_eq!(r.take(b"\x01\0\0\0boot"), taken(b"boot", [0, 1, 4, 0]));
         assert_eq!(r.take(b"\x01\0\0\0boot"), taken(b"", [0, 1, 4, 0]), "repeated");
         assert_eq!(r.take(b"\x01\0\0\0booting"), taken(b"ing", [0, 1, 7, 0]), "and longer");
+        assert_eq!(r.take(b"\x01\0\0\0bo"), taken(b"", [0, 1, 2, 0]), "and shorter");
+        assert_eq!(r.take(b"\x01\0\0\0booting!"), taken(b"!", [0, 1, 8, 0]));
         assert_eq!(r.take(b"\x02\0\0\0boot"), taken(b"boot", [0, 2, 4, 0]), "said twice");
         assert_eq!(r.take(b"\x0f\0\0\0."), taken(b".", [0, 15, 1, 0]));
         assert_eq!(r.take(b"\x01\0\0\0boot"), taken(b"boot", [0, 1, 4, 0]), "all round");
