@@ -281,6 +281,25 @@ async fn the_console_is_heard_while_power_is_switched_and_given_back_at_the_end(
         stop.cancel();
         listening.await.unwrap().unwrap();
     }
+    // Somebody takes it from us, and keeps it.
+    let (to, _from) = mpsc::channel(4);
+    let listener = power.clone();
+    let listening =
+        tokio::spawn(async move { listener.console(to, CancellationToken::new()).await });
+    let take = |what: &'static str| {
+        let mut c = tokio::process::Command::new("ipmitool");
+        c.args(["-I", "lanplus", "-C", "3", "-H", "127.0.0.1", "-U", "ops", "-E"]);
+        c.args(["-p", &bmc.port.to_string(), "sol", what]).env("IPMI_PASSWORD", PASSWORD);
+        c
+    };
+    let end = Instant::now() + Duration::from_secs(20);
+    while !listening.is_finished() {
+        assert!(Instant::now() < end, "it is not taken from us");
+        assert!(take("deactivate").output().await.unwrap().stdout.len() < 1000);
+    }
+    let taken = listening.await.unwrap().unwrap_err();
+    assert!(matches!(taken, PowerError::NoConsole { again: false, .. }), "{taken}");
+
     let other = bmc.connect(PowerDriver::Ipmitool, "ops", PASSWORD);
     let (to, _from) = mpsc::channel(4);
     let none = other.console(to, CancellationToken::new()).await.unwrap_err();
