@@ -317,12 +317,13 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Sends a command whose answer shows no more than that the session lives.
-    pub async fn nudge(&mut self) -> Result<(), PowerError> {
+    /// Sends a command once and does not wait: its answer is among what comes
+    /// next. Its number is that of the answer.
+    pub async fn ask(&mut self, command: u8, data: &[u8]) -> Result<u8, PowerError> {
         self.messages = (self.messages + 1) & 0x3f;
-        // Get Device ID: anybody may, and it changes nothing.
-        let message = wire::message(APP, 1, self.messages, &[]);
-        self.send(payload::MESSAGE, &message).await
+        let message = wire::message(APP, command, self.messages, data);
+        self.send(payload::MESSAGE, &message).await?;
+        Ok(self.messages)
     }
 
     /// Kind and content of the next payload of this session, or none when

@@ -4,13 +4,14 @@
 
 use super::super::PowerError;
 use super::session::{APP, Session};
-use super::wire::payload;
+use super::wire::{self, payload};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 const ACTIVATE_PAYLOAD: u8 = 0x48;
 const DEACTIVATE_PAYLOAD: u8 = 0x49;
+const GET_PAYLOAD_INSTANCE_INFO: u8 = 0x4b;
 /// Payload type and instance.
 const FIRST_SOL: [u8; 2] = [payload::SOL, 1];
 /// Encrypted, authenticated, serial alerts deferred (§24.1, table 24-2).
@@ -111,10 +112,15 @@ pub async fn listen(
     let mut receiver = Receiver::default();
     let mut heard = Instant::now();
     let mut nudge = heard + NUDGE;
+    // Whose the console is, as the BMC numbers sessions; and the question.
+    let (mut owner, mut asked) = (None, 0);
     loop {
         match session.next(nudge).await? {
             Some((kind, content)) => {
                 heard = Instant::now();
+                if kind == payload::MESSAGE && changed_hands(&content, asked, &mut owner) {
+                    return Ok(End::Taken);
+                }
                 if kind != payload::SOL {
                     continue;
                 }
@@ -134,11 +140,23 @@ pub async fn listen(
                 return Err(no_console(session, "it has forgotten our session", true));
             }
             None => {
-                session.nudge().await?;
+                // Keeps the session alive, and shows who has the console: some
+                // BMCs give it to another without a word.
+                asked = session.ask(GET_PAYLOAD_INSTANCE_INFO, &FIRST_SOL).await?;
                 nudge = Instant::now() + NUDGE;
             }
         }
     }
+}
+
+/// Whether an answer to Get Payload Instance Info (§24.5) has another owner
+/// than the one before, or none. A BMC that does not know the command says
+/// nothing of it.
+fn changed_hands(message: &[u8], asked: u8, owner: &mut Option<[u8; 4]>) -> bool {
+    let answer = wire::response(message, APP, GET_PAYLOAD_INSTANCE_INFO, asked);
+    let Some((0, data)) = answer else { return false };
+    let Some(is) = data.first_chunk::<4>().copied() else { return false };
+    is == [0; 4] || *owner.get_or_insert(is) != is
 }
 
 /// Gives the console back. What the BMC makes of it does not matter: the
