@@ -215,7 +215,7 @@ async fn a_token_ends_and_each_role_may_what_it_may() {
     assert_eq!(made.status, 201, "{}", made.body);
     assert!(made.body["expires"].is_string());
     for bad in ["yesterday", "2020-01-01T00:00:00Z"] {
-        assert_eq!(admin.post("/v1/tokens", new("x", bad)).await.status, 400, "{bad}");
+        assert_eq!(admin.post("/v1/tokens", new("x", bad)).await.status, 422, "{bad}");
     }
     let token = made.body["token"].as_str().unwrap().to_owned();
     let c = Client { token, ..Client::new(&b, "other", Role::Read) };

@@ -32,6 +32,10 @@ pub struct NewToken {
     /// Until when it is good: a time (RFC 3339) or how long from now (`30d`,
     /// `12h`); for ever, if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(
+        pattern = r"^([1-9][0-9]{0,3}[smhd]|[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-][0-2][0-9]:[0-5][0-9]))$",
+        example = "30d"
+    )]
     pub expires: Option<String>,
 }
 
@@ -95,7 +99,7 @@ pub(super) async fn add<C: Clerk>(
     if !is_name(&n.name) {
         let m = "a token's name is 1 to 32 letters, digits, '-', '_', '.', '@' and spaces within, \
                  begins with a letter or digit, and is not root, server, nobody or anonymous";
-        return Err(Problem::bad(m).at("/name"));
+        return Err(Problem::unfit(m).at("/name"));
     }
     let taken = {
         let all = ctx.tokens().read().unwrap_or_else(PoisonError::into_inner);
@@ -131,7 +135,7 @@ fn until(text: &str, now: Time) -> Result<Time, Problem> {
         Err(_) => {
             // As long ago, turned round.
             let ago = parse_since(text, now).map_err(|_| {
-                Problem::bad(format!(
+                Problem::unfit(format!(
                     "expires={text:?} is neither a time like 2027-01-31T09:00:00Z nor a span like \
                      12h or 30d"
                 ))
@@ -141,7 +145,7 @@ fn until(text: &str, now: Time) -> Result<Time, Problem> {
         }
     };
     if at <= now {
-        return Err(Problem::bad(format!("expires={text:?} is over already")).at("/expires"));
+        return Err(Problem::unfit(format!("expires={text:?} is over already")).at("/expires"));
     }
     Ok(at)
 }

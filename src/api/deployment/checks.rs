@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub struct CheckRequest {
     /// `NAME:TAG` or `NAME@DIGEST`.
     #[schema(
-        max_length = 300,
+        max_length = 255,
         example = "staging/web:1",
         pattern = "^[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|@(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}))$"
     )]

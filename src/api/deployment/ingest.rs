@@ -319,7 +319,7 @@ pub(super) async fn log(
         Path,
         description = "REPOSITORY:TAG or REPOSITORY@DIGEST, slashes as they are",
         example = "staging/web:1",
-        max_length = 300,
+        max_length = 255,
         pattern = "^[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|@(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}))$"
     )),
     responses((status = 200, description = "Envelopes and the key", body = Attestations))

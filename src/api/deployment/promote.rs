@@ -47,14 +47,14 @@ impl House {
 pub struct PromoteRequest {
     /// `NAME:TAG` or `NAME@DIGEST`.
     #[schema(
-        max_length = 300,
+        max_length = 255,
         example = "staging/web:1",
         pattern = "^[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|@(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}))$"
     )]
     pub from: String,
     /// `NAME:TAG`; without it, `from` without `staging/`.
     #[schema(
-        max_length = 300,
+        max_length = 255,
         example = "web:1",
         pattern = "^[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$"
     )]
