@@ -210,6 +210,7 @@ fn between_loader_and_agent() {
     let id = rack.install("node01", "base");
     rack.wait_phase(&id, "installer");
     shows(&rack, "agent-silent", true, 20);
+    shows(&rack, "console-says", false, 40);
     cancel(&rack, &id);
 
     // An image that lacks something is refused; this one loses it on the way.

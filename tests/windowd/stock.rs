@@ -139,8 +139,7 @@ pub async fn fill(store: &Flaky, dir: &Path) {
     let slow = build(7, O::Running, 700, 15, Phase::FirstBoot);
     std::fs::write(dir.join(format!("{}.log", running.id)), log()).unwrap();
     let console = format!(
-        "      0.3  iPXE initialising devices...ok\n      6.6  [    0.000000] Linux version 6.12.48\n\
-               9.1  {HOSTILE}\n"
+        "      0.3  iPXE initialising devices...ok\n      6.6  [    0.000000] Linux version 6.12.48\n      9.1  {HOSTILE}\n"
     );
     std::fs::write(dir.join(format!("{}.console", running.id)), console).unwrap();
     let latest = [failed, running, asks, slow];
