@@ -139,6 +139,8 @@ fn before_the_loader() {
     let lost = Lost::begin(&rack, "bridge", "output", "udp sport 67 drop");
     let id = rack.install("node01", "base");
     shows(&rack, "offers-not-taken", true, 40);
+    // It gives up, and says so.
+    shows(&rack, "console-says", false, 35);
     cancel(&rack, &id);
 
     // The same, and another server's offers arrive: a file that is not here.
@@ -210,7 +212,6 @@ fn between_loader_and_agent() {
     let id = rack.install("node01", "base");
     rack.wait_phase(&id, "installer");
     shows(&rack, "agent-silent", true, 20);
-    shows(&rack, "console-says", false, 40);
     cancel(&rack, &id);
 
     // An image that lacks something is refused; this one loses it on the way.
