@@ -262,12 +262,14 @@ async fn the_console_is_heard_while_power_is_switched_and_given_back_at_the_end(
         let (listener, end) = (power.clone(), stop.clone());
         let listening = tokio::spawn(async move { listener.console(to, end).await });
         // What is said before anybody listens is lost: said until it is heard.
+        let end = Instant::now() + Duration::from_secs(20);
         let first = loop {
             machine.write_all(b".").unwrap();
             if let Ok(piece) = timeout(Duration::from_millis(100), from.recv()).await {
                 break piece.expect("the console goes on");
             }
             assert!(!listening.is_finished(), "{:?}", listening.await);
+            assert!(Instant::now() < end, "nothing is heard");
         };
         assert!(first.iter().all(|b| *b == b'.'));
         let said = lines(round);
@@ -293,8 +295,9 @@ async fn the_console_is_heard_while_power_is_switched_and_given_back_at_the_end(
         c
     };
     // Until it is ours, there is nothing to be taken.
+    let end = Instant::now() + Duration::from_secs(20);
     while !take("deactivate").status().await.unwrap().success() {
-        assert!(!listening.is_finished());
+        assert!(!listening.is_finished() && Instant::now() < end, "it never was ours");
     }
     let taken = timeout(Duration::from_secs(40), listening).await.expect("it is noticed");
     let taken = taken.unwrap().unwrap_err();

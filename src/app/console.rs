@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -66,32 +66,36 @@ impl Consoles {
         let mut open = Open::new();
         let tasks = TaskTracker::new();
         let mut nodes = all.every_node();
-        let mut settled = false;
+        // When to look again; an event does not put it off.
+        let mut due = Some(Instant::now() + LOOK);
         loop {
             for name in nodes {
                 all.look(name, &mut open, &tasks, &stop);
             }
             open.retain(|_, l| !l.task.is_finished() || !l.end.is_cancelled());
             let later = async {
-                match settled && open.is_empty() {
-                    true => std::future::pending().await,
-                    false => sleep(LOOK).await,
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
                 }
             };
             // A build's beginning and end are events, and so is each phase.
             nodes = tokio::select! {
                 () = stop.cancelled() => break,
                 () = later => {
-                    settled = true;
+                    due = (!open.is_empty()).then(|| Instant::now() + LOOK);
                     all.every_node().into_iter().chain(open.keys().cloned()).collect()
                 }
                 next = events.recv() => match next {
                     Ok(e) if e.event.action.starts_with("install.") => {
-                        settled = false;
+                        due.get_or_insert_with(|| Instant::now() + LOOK);
                         e.event.node.into_iter().collect()
                     }
                     Ok(_) => Vec::new(),
-                    Err(RecvError::Lagged(_)) => all.every_node(),
+                    Err(RecvError::Lagged(_)) => {
+                        due.get_or_insert_with(|| Instant::now() + LOOK);
+                        all.every_node()
+                    }
                     Err(RecvError::Closed) => break,
                 },
             };

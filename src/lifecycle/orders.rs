@@ -9,8 +9,8 @@ use crate::config::nodes::{self, NodeEntry};
 use crate::config::{ConfigError, Network};
 use crate::model::plan::InstallPlan;
 use crate::model::{
-    Asker, Build, BuildId, BuildInputs, BuildOutcome, LifeCycle, NewEvent, Node, NodeName,
-    NodeSpec, Operation, OperationId, OperationKind, OperationState, Outcome, Phase, Time,
+    Asker, Build, BuildId, BuildInputs, LifeCycle, NewEvent, Node, NodeName, NodeSpec, Operation,
+    OperationId, OperationKind, OperationState, Outcome, Time,
 };
 use crate::store::{Batch, Expect, StoreError, kind};
 use std::sync::Arc;
@@ -74,23 +74,8 @@ impl Rack {
             parent: order.parent,
             ..new_operation(OperationKind::Install, &order.asker, now)
         };
-        let mut build = Build {
-            id: BuildId::generate(),
-            node: name,
-            operation: operation.id.clone(),
-            actor: order.asker.name,
-            inputs: order.inputs,
-            phase: Phase::Power,
-            attempt: 1,
-            phases: Vec::new(),
-            outcome: BuildOutcome::Running,
-            reason: None,
-            question: None,
-            started: now,
-            ended: None,
-            manifest: None,
-            disk: None,
-        };
+        let (by, inputs) = (order.asker.name, order.inputs);
+        let mut build = Build::ordered(name, operation.id.clone(), by, inputs, now);
         let operation = Operation { build: Some(build.id.clone()), ..operation };
         let plan = (order.plan)(build.id.clone());
         node.status.build = Some(build.id.clone());

@@ -210,38 +210,50 @@ impl Build {
     /// One that has just been ordered, for tests.
     pub fn example(node: &str, started: Time) -> Self {
         let name = |text: &str| text.parse().unwrap();
+        let inputs = BuildInputs {
+            image: name("debian-12"),
+            method: Method::default(),
+            image_digest: Digest::of(b"i"),
+            profile: name("docker"),
+            profile_digest: Digest::of(b"p"),
+            baked: true,
+            mirror: None,
+            config_commit: None,
+            templates: BTreeMap::new(),
+            version: "0".into(),
+        };
+        Self::ordered(node.parse().unwrap(), OperationId::generate(), "ada".into(), inputs, started)
+    }
+}
+
+impl Build {
+    /// One that has just been ordered: nothing is done yet.
+    pub fn ordered(
+        node: NodeName,
+        operation: OperationId,
+        actor: String,
+        inputs: BuildInputs,
+        now: Time,
+    ) -> Self {
         Self {
             id: BuildId::generate(),
-            node: node.parse().unwrap(),
-            operation: OperationId::generate(),
-            actor: "ada".into(),
-            inputs: BuildInputs {
-                image: name("debian-12"),
-                method: Method::default(),
-                image_digest: Digest::of(b"i"),
-                profile: name("docker"),
-                profile_digest: Digest::of(b"p"),
-                baked: true,
-                mirror: None,
-                config_commit: None,
-                templates: BTreeMap::new(),
-                version: "0".into(),
-            },
+            node,
+            operation,
+            actor,
+            inputs,
             phase: Phase::Power,
             attempt: 1,
             phases: Vec::new(),
             outcome: BuildOutcome::Running,
             reason: None,
             question: None,
-            started,
+            started: now,
             ended: None,
             manifest: None,
             disk: None,
         }
     }
-}
 
-impl Build {
     /// The record of the running phase.
     pub fn current(&self) -> Option<&PhaseRecord> {
         self.phases.last()
