@@ -6,9 +6,9 @@ umask 077
 
 # A clock from 1970 makes every signature and certificate invalid.
 early() {
-    [ "$(date +%s)" -ge {{ now }} ] && [ "$(date +%s)" -lt $(({{ now }} + 86400)) ] ||
-        date -u -s @{{ now }} > /dev/null
-    phase installer "the installer runs"
+    off=$(($(date +%s) - {{ now }}))
+    if [ "$off" -lt 0 ] || [ "$off" -ge 86400 ]; then date -u -s @{{ now }} > /dev/null; else off=0; fi
+    phase installer "the installer runs" "$off"
     if [ -d /var/lib/cdebconf ]; then
         # It has all answers, the token among them.
         rm -f /var/lib/preseed/log

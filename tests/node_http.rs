@@ -23,6 +23,7 @@ use provision::netboot::http::{BootHttp, router};
 use provision::netboot::script::Scripts;
 use provision::netboot::{BootNode, Boots, Fetch};
 use provision::profile::Profiles;
+use provision::store::EventQuery;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -245,6 +246,15 @@ async fn an_installer_gets_its_files_and_nobody_elses() {
         assert_eq!(get("/node/late", Some("b-nonsense.0")).0, 401);
         let (status, early) = get("/node/early", Some(&t));
         assert!(status == 200 && early.starts_with("#!/bin/sh\n"), "{status} {early}");
+        // As `early.sh` says it: the clock was right, then not.
+        for off in [0, -1_799_900_000] {
+            let report =
+                format!("{{\"phase\":\"installer\",\"message\":\"it runs\",\"clock_off\":{off}}}");
+            let request = ureq::post(format!("{base}/node/phase"))
+                .header("Authorization", format!("Bearer {t}"))
+                .header("Content-Type", "application/json");
+            assert_eq!(request.send(report.as_str()).unwrap().status().as_u16(), 204);
+        }
         let (status, late) = get("/node/late", Some(&t));
         assert!(status == 200 && late.contains("provision-agent"), "{status} {late}");
         // From here on the disk boots.
@@ -252,6 +262,10 @@ async fn an_installer_gets_its_files_and_nobody_elses() {
     };
     tokio::task::spawn_blocking(asked).await.unwrap();
     assert_eq!(bench.rack.running_build(&name("node01")).unwrap().phase, Phase::Profile);
+    let clock = EventQuery { action: Some("agent.clock".into()), limit: 9, ..Default::default() };
+    let told = bench.rack.store().query(&clock).await.unwrap();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].event.detail["off_seconds"], "-1799900000");
     let kept = bench.rack.store().list(provision::store::kind::RENDERING).await.unwrap();
     let files: Vec<&str> = kept.iter().filter_map(|d| d.value["file"].as_str()).collect();
     assert_eq!(files, ["preseed.cfg", "early.sh", "late.sh"]);

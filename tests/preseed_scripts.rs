@@ -214,3 +214,28 @@ fn the_installer_speaks_to_the_server_by_wget_and_by_nc() {
         assert_eq!(report.message.as_deref(), Some("a ?b? c "));
     }
 }
+
+/// What the first step does about a clock that is `off` seconds off, and what
+/// it says of it.
+fn early(off: i64) -> String {
+    let values = bios();
+    let script = shipped().render(File::Early, &values).unwrap().text;
+    let functions = script.split("\ncase \"$1\" in\nearly)").next().unwrap();
+    let is = values.now + off;
+    let script = format!(
+        "{functions}\ndate() {{ [ \"$*\" = +%s ] && echo {is} || echo \"date $*\" >&2; }}\n\
+         phase() {{ echo \"off $3\" >&2; }}\nearly\n"
+    );
+    let out = feed("sh", &["-s"], &script).unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success(), "{said}");
+    said.trim().replace('\n', ", ")
+}
+
+#[test]
+fn a_clock_that_is_wrong_is_set_and_told() {
+    assert_eq!(early(0), "off 0");
+    assert_eq!(early(3600), "off 0", "an old rendering");
+    assert_eq!(early(-1_799_900_000), "date -u -s @1800000000, off -1799900000");
+    assert_eq!(early(90_000), "date -u -s @1800000000, off 90000");
+}

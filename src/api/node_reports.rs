@@ -71,23 +71,15 @@ pub(super) async fn facts(
     Json(facts): Json<Facts>,
 ) -> Taken {
     let now = Time::now();
-    let event = |action: &str, outcome| {
-        NewEvent::new(now, &format!("node:{}", build.node), action, outcome)
-            .node(&build.node)
-            .with("build", &build.id)
-    };
     let mut events = vec![
-        event("agent.facts", Outcome::Ok)
+        said(&build, now, "agent.facts", Outcome::Ok)
             .with("hardware", &facts.hardware)
             .with("serial", &facts.serial)
             .with("memory", facts.memory)
             .with("disks", facts.disks.len()),
     ];
-    // Certificates and file times would be wrong: the agent sets it now.
-    let off = facts.clock.map_or(0, |c| c.duration_since(now).as_secs());
-    if off.abs() > CLOCK_OFF {
-        events.push(event("agent.clock", Outcome::Failed).with("off_seconds", off));
-    }
+    let off = facts.clock.map(|c| c.duration_since(now).as_secs());
+    events.extend(off.and_then(|off| wrong_clock(&build, now, off)));
     ctx.rack.log(events).await?;
     ctx.rack.note(&build.node, |n| {
         if facts.firmware != Firmware::Auto {
@@ -99,11 +91,36 @@ pub(super) async fn facts(
     give(&ctx, &build, Input::FactsSeen).await
 }
 
+/// An event that a node tells of itself.
+fn said(build: &Build, now: Time, action: &str, outcome: Outcome) -> NewEvent {
+    NewEvent::new(now, &format!("node:{}", build.node), action, outcome)
+        .node(&build.node)
+        .with("build", &build.id)
+}
+
+/// Certificates and file times would be wrong: who finds it sets it at once.
+fn wrong_clock(build: &Build, now: Time, off: i64) -> Option<NewEvent> {
+    (off.saturating_abs() > CLOCK_OFF)
+        .then(|| said(build, now, "agent.clock", Outcome::Failed).with("off_seconds", off))
+}
+
+/// A phase, and by how much the clock was off, if an installer had to set it.
+#[derive(serde::Deserialize)]
+pub(super) struct Begun {
+    #[serde(flatten)]
+    report: PhaseReport,
+    /// Seconds; less than nothing for a clock that was behind.
+    clock_off: Option<i64>,
+}
+
 pub(super) async fn phase(
     Running(build): Running,
     State(ctx): State<Arc<Ctx>>,
-    Json(mut r): Json<PhaseReport>,
+    Json(Begun { report: mut r, clock_off }): Json<Begun>,
 ) -> Taken {
+    if let Some(event) = clock_off.and_then(|off| wrong_clock(&build, Time::now(), off)) {
+        ctx.rack.log(vec![event]).await?;
+    }
     r.message = r.message.map(|m| m.chars().take(500).collect());
     give(&ctx, &build, Input::Reported(r)).await
 }

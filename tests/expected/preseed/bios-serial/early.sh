@@ -48,9 +48,9 @@ plain() {
     tr -c 'A-Za-z0-9 ._:/,;=@()+\n-' '?' | tr '\n' ' '
 }
 
-# phase NAME TEXT
+# phase NAME TEXT [SECONDS]: and by how much the clock was off.
 phase() {
-    printf '{"phase":"%s","message":"%s"}' "$1" "$(echo "$2" | plain)" > /run/provision/report
+    printf '{"phase":"%s","message":"%s","clock_off":%d}' "$1" "$(echo "$2" | plain)" "${3:-0}" > /run/provision/report
     post /node/phase /run/provision/report || echo "provision: the report was not taken" >&2
 }
 
@@ -152,9 +152,9 @@ disk() {
 
 # A clock from 1970 makes every signature and certificate invalid.
 early() {
-    [ "$(date +%s)" -ge 1800000000 ] && [ "$(date +%s)" -lt $((1800000000 + 86400)) ] ||
-        date -u -s @1800000000 > /dev/null
-    phase installer "the installer runs"
+    off=$(($(date +%s) - 1800000000))
+    if [ "$off" -lt 0 ] || [ "$off" -ge 86400 ]; then date -u -s @1800000000 > /dev/null; else off=0; fi
+    phase installer "the installer runs" "$off"
     if [ -d /var/lib/cdebconf ]; then
         # It has all answers, the token among them.
         rm -f /var/lib/preseed/log

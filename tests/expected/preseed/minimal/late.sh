@@ -50,9 +50,9 @@ plain() {
     tr -c 'A-Za-z0-9 ._:/,;=@()+\n-' '?' | tr '\n' ' '
 }
 
-# phase NAME TEXT
+# phase NAME TEXT [SECONDS]: and by how much the clock was off.
 phase() {
-    printf '{"phase":"%s","message":"%s"}' "$1" "$(echo "$2" | plain)" > /run/provision/report
+    printf '{"phase":"%s","message":"%s","clock_off":%d}' "$1" "$(echo "$2" | plain)" "${3:-0}" > /run/provision/report
     post /node/phase /run/provision/report || echo "provision: the report was not taken" >&2
 }
 
