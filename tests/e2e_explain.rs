@@ -152,10 +152,11 @@ fn before_the_loader() {
     rack.ok(&["log", "--verify"]);
 }
 
-/// A loader that does not arrive, or arrives and is not heard of again.
+/// A loader that does not arrive, arrives and is not heard of again, or is not
+/// here.
 #[test]
 fn around_the_loader() {
-    let rack = Rack::up("e2eexpl", &[Uefi], None);
+    let mut rack = Rack::up("e2eexpl", &[Uefi], None);
     let lost =
         Lost::begin(&rack, "bridge", "output", "ip daddr 10.77.0.11 udp sport 1024-65535 drop");
     let id = rack.install("node01", "base");
@@ -171,6 +172,17 @@ fn around_the_loader() {
     shows(&rack, "loader-silent", true, 5);
     cancel(&rack, &id);
     rack.fault(0, "cable-cut off");
+
+    // A build server without the package that has the loaders.
+    rack.kill_server();
+    rack.start_server_without("/usr/lib/ipxe/snponly.efi");
+    let id = rack.install("node01", "base");
+    shows(&rack, "loader-missing", true, 60);
+    let seen = symptoms(&rack)[0]["seen"].as_str().unwrap().to_owned();
+    assert_eq!(seen, "it asked for snponly.efi");
+    let said = rack.ok(&["explain", "node01"]);
+    assert!(said.contains("Missing: snponly.efi: this server does not have it"), "{said}");
+    cancel(&rack, &id);
 }
 
 /// Kernel and ramdisk: not there, broken off, and never heard of again.

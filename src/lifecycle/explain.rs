@@ -168,7 +168,12 @@ fn missing(s: &Scene<'_>) -> Option<String> {
             "a DHCPREQUEST for the address that was offered".into()
         }
         Phase::Loader if s.count("tftp.done") + s.count("boot.loader") == 0 => {
-            format!("the firmware's request for {}", boot_file())
+            let file = boot_file();
+            if s.last("tftp.not-found").is_some_and(|e| detail(e, "file") == file) {
+                format!("{file}: this server does not have it")
+            } else {
+                format!("the firmware's request for {file}")
+            }
         }
         Phase::Loader if s.count("tftp.done") == 0 && s.count("boot.loader") > 0 => {
             "the end of the loader's transfer, or the loader's request for its script".into()

@@ -87,7 +87,14 @@ fn each_symptom_is_known_by_what_the_record_shows() {
             20,
             &[OFFER, ACK, "!tftp.not-found file=pxelinux.0"],
             "loader-missing",
-            "snponly.efi",
+            "request for snponly.efi",
+        ),
+        (
+            Loader,
+            20,
+            &[OFFER, ACK, "!tftp.not-found file=snponly.efi"],
+            "loader-missing",
+            "snponly.efi: this server does not have it",
         ),
         (
             Loader,
