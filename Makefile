@@ -99,7 +99,7 @@ test-registry-full: deps
 	REGISTRY_MIB=5120 cargo test $(FAST) --test registry_load -- --test-threads=1 --nocapture
 	REGISTRY_GIB=5 REGISTRY_SECONDS=600 cargo test $(FAST) --test registry_crash -- --include-ignored --test-threads=1 --nocapture
 
-# Debian's own installer on both firmwares: about half an hour a machine.
+# Debian's own installer on both firmwares: about two hours.
 test-installers: deps build
 	@echo "== installers, in full"
 	PROVISION_AGENT=$(AGENT) cargo test $(FAST) --test e2e_installers -- --test-threads=1 --nocapture

@@ -14,12 +14,12 @@ packages=(
   openipmi ipmitool openssh-client
   # images
   mmdebstrap arch-test debian-archive-keyring busybox-static e2fsprogs fdisk dosfstools
-  cpio zstd xz-utils kmod
+  cpio zstd xz-utils kmod libarchive-tools
   # loaders, stores, and the real clients of the tests
   shim-signed grub-efi-amd64-signed sbsigntool
   pxelinux syslinux-common redis-server sqlite3 isc-dhcp-client kea-admin
   dnsmasq-base bind9-dnsutils chrony tftp-hpa atftp tcpdump udev
-  skopeo buildah podman prometheus
+  skopeo buildah podman prometheus nginx-light
   python3-venv
 )
 

@@ -74,6 +74,8 @@ async fn a_token_that_is_wrong_over_or_too_little_does_nothing_and_is_written_do
         (&reads, 403, "/v1/nodes/node04/power", r#"{"command":"off"}"#),
         (&operates, 403, "/v1/tokens", r#"{"name":"mine","role":"admin"}"#),
         (&operates, 403, "/v1/nodes", r#"{"name":"x","macs":["52:54:00:00:00:01"]}"#),
+        // The host's files are no operator's: an image's are served to machines.
+        (&operates, 403, "/v1/images/mine/add", r#"{"release":"debian-13","dir":"/etc"}"#),
     ] {
         let (is, said) = c.post(path, body).await;
         assert_eq!(is, status, "{path}: {said}");
@@ -117,6 +119,14 @@ async fn what_is_too_long_broken_or_leads_elsewhere_does_nothing_and_is_written_
         ("/v1/nodes/node04/install", br#"{"type":"base","image":"../x"}"#.to_vec(), &[400, 422]),
         ("/v1/images/..%2fx/build", b"{}".to_vec(), &[400, 404]),
         ("/v1/mirrors/..%2fx/verify", b"{}".to_vec(), &[400, 404]),
+        ("/v1/images/mine/add", br#"{"release":"debian-13","dir":"../../etc"}"#.to_vec(), &[422]),
+        ("/v1/images/mine/add", br#"{"release":"debian-13","iso":"/etc"}"#.to_vec(), &[422]),
+        (
+            "/v1/images/mine/add",
+            br#"{"release":"debian-13","dir":"/etc","iso":"/etc/hostname"}"#.to_vec(),
+            &[422],
+        ),
+        ("/v1/images/mine/add", br#"{"release":"debian-13","firmware":"x"}"#.to_vec(), &[422]),
         ("/v1/nodes", node("../../root").into_bytes(), &[400, 422]),
         ("/v1/nodes", node("a\\nb").into_bytes(), &[400, 422]),
         ("/v1/nodes", node(&"n".repeat(300)).into_bytes(), &[400, 422]),

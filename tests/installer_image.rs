@@ -8,7 +8,7 @@ use archive::{Archive, KERNEL, visible};
 use provision::archive::Index;
 use provision::archive::deb::{Entry, walk};
 use provision::image::description::Method;
-use provision::image::{AddRequest, Image, Silent, add_installer};
+use provision::image::{AddRequest, Files, Image, Silent, add_installer};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -26,6 +26,8 @@ fn request(dir: &Path, a: &Archive) -> AddRequest {
         cache_files: None,
         key: dir.join("archive.key"),
         repack: true,
+        files: None,
+        firmware: None,
     }
 }
 
@@ -195,6 +197,25 @@ fn the_installer_of_debian_13_comes_from_this_hosts_archive() {
     let magic = &read(&image, "kernel")[0x202..0x206];
     assert_eq!(magic, b"HdrS", "no Linux kernel");
     println!("{} {:?} {:?}", image.description.version, i.left_out, i.repacked.keys());
+
+    // The same files, laid down by the package: in the list that Debian signs.
+    let is_netboot = |p: &std::path::PathBuf| {
+        let said = Command::new("dpkg-deb").arg("-f").arg(p).arg("Package").output().unwrap();
+        said.stdout.starts_with(b"debian-installer-13-netboot")
+    };
+    let pool = fs::read_dir(r.cache.join("pool")).unwrap().map(|e| e.unwrap().path());
+    let deb = pool.filter(|p| p.is_file()).find(is_netboot).unwrap();
+    let at = dir.path().join("netboot");
+    assert!(Command::new("dpkg-deb").arg("-x").arg(deb).arg(&at).status().unwrap().success());
+    let files = Files::Dir(at.join("usr/lib/debian-installer/images/13"));
+    let r = AddRequest { files: Some(files), ..r };
+    let again = add_installer(&r, &mut Silent).unwrap();
+    let j = again.description.installer.as_ref().unwrap();
+    assert_eq!(
+        (&j.unchecked, &again.description.version),
+        (&i.unchecked, &image.description.version)
+    );
+    assert_eq!(read(&again, "ramdisk"), read(&image, "ramdisk"));
 }
 
 /// What the installer of an image is given under one address: the image's own

@@ -23,6 +23,8 @@ fn image(dir: &Path, a: &Archive) -> Image {
         cache_files: None,
         key: dir.join("archive.key"),
         repack: true,
+        files: None,
+        firmware: None,
     };
     add_installer(&request, &mut Silent).unwrap()
 }
@@ -328,6 +330,8 @@ fn a_debian_13_with_docker_is_installed_where_there_is_no_uplink() {
         cache_files: None,
         key: dir.path().join("archive.key"),
         repack: true,
+        files: None,
+        firmware: None,
     };
     let image = add_installer(&add, &mut Silent).unwrap();
     let profiles =

@@ -4,7 +4,7 @@ use super::background::{Work, start};
 use super::problem::{Json, Path};
 use super::{Caller, Ctx, Problem, demand};
 use crate::auth::Role;
-use crate::image::{Image, ImageFault, Installer, Provenance};
+use crate::image::{Files, Image, ImageFault, Installer, Provenance, recipe};
 use crate::model::{Digest, Method, Name, Operation, OperationKind};
 use crate::profile::ProfileFault;
 use axum::Json as Out;
@@ -13,6 +13,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Boot loaders that firmware with Secure Boot starts.
@@ -37,6 +38,41 @@ pub struct AddImage {
     /// are made from its ordinary packages.
     #[serde(default = "yes")]
     pub repack: bool,
+    /// A directory on the build host with the installer's kernel and ramdisk,
+    /// as netboot files are laid out, in place of the archive's package.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, max_length = 4096, example = "/srv/netboot")]
+    pub dir: Option<PathBuf>,
+    /// An ISO image on the build host with the same, such as `mini.iso`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, max_length = 4096)]
+    pub iso: Option<PathBuf>,
+    /// A directory on the build host with firmware for the installer's kernel,
+    /// laid out as `/lib/firmware`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, max_length = 4096)]
+    pub firmware: Option<PathBuf>,
+}
+
+impl AddImage {
+    /// Where kernel and ramdisk are, if not in the archive.
+    pub fn files(&self) -> Option<Files> {
+        let dir = self.dir.clone().map(Files::Dir);
+        dir.or_else(|| self.iso.clone().map(Files::Iso))
+    }
+
+    /// Its files are the host's, and come to be served to machines: refused
+    /// is what cannot be meant, before an operation begins.
+    fn fault(&self) -> Option<Problem> {
+        if self.dir.is_some() && self.iso.is_some() {
+            return Some(Problem::unfit("either dir or iso, not both").at("/iso"));
+        }
+        let firmware = self.firmware.clone().map(Files::Dir);
+        let at = if self.iso.is_some() { "/iso" } else { "/dir" };
+        [(at, self.files()), ("/firmware", firmware)].into_iter().find_map(|(at, files)| {
+            files?.fault().map(|why| Problem::unfit(format!("{} {why}", &at[1..])).at(at))
+        })
+    }
 }
 
 fn yes() -> bool {
@@ -186,7 +222,8 @@ pub(super) async fn build(
     .await
 }
 
-/// Adds a distribution's own installer as an image.
+/// Adds a distribution's own installer as an image. `dir`, `iso` and `firmware`
+/// are files of the build host: naming any of them takes the role admin.
 #[utoipa::path(
     post,
     path = "/v1/images/{name}/add",
@@ -203,8 +240,16 @@ pub(super) async fn add(
 ) -> Result<(StatusCode, Out<Operation>), Problem> {
     demand(&*ctx, &caller, Role::Operate, "adding an image").await?;
     let name = named(&name)?;
-    if crate::image::recipe::find(b.release.as_str()).is_none() {
-        let known = crate::image::recipe::RECIPES.map(|r| r.name).join(", ");
+    if b.files().is_some() || b.firmware.is_some() {
+        demand(&*ctx, &caller, Role::Admin, "adding an image from the host's files").await?;
+        let add = b.clone();
+        let fault = tokio::task::spawn_blocking(move || add.fault()).await;
+        if let Some(problem) = fault.map_err(|e| Problem::internal(e.to_string()))? {
+            return Err(problem);
+        }
+    }
+    if recipe::installer(b.release.as_str()).is_none() {
+        let known = recipe::installers();
         let text = format!("no installer of '{}' is known; there are {known}", b.release);
         return Err(Problem::unfit(text).at("/release"));
     }

@@ -4,7 +4,7 @@
 use super::problem::{Json, Path};
 use super::{Caller, Ctx, Problem, demand};
 use crate::auth::Role;
-use crate::image::{Image, sources};
+use crate::image::{Image, recipe, sources};
 use crate::lifecycle::InstallOrder;
 use crate::mirror::Mirror;
 use crate::model::plan::{
@@ -219,7 +219,7 @@ fn plan(
         profile: profile.plan(baked),
         boot: install.boot,
         timezone: install.timezone.clone(),
-        apt_sources: apt_sources(&image.description.provenance.suite, &ctx.through),
+        apt_sources: apt_sources(image, &ctx.through),
         registry: ctx.config.deployment.as_ref().map(|d| RegistryPlan { host: d.host.clone() }),
     }
 }
@@ -292,13 +292,25 @@ fn installer(
             ..from_cache
         });
     }
-    if d.method == Method::Preseed && d.installer.as_ref().is_none_or(|i| i.origin.is_none()) {
+    if d.installer.as_ref().is_none_or(|i| i.origin.is_none()) {
         return Err(refused(format!(
             "image '{}' was not made from an archive of this server's cache: see that `[cache]` \
              is on and that apt's configuration here names Debian's archive, and add the image \
              again; or name a mirror",
             image.name
         )));
+    }
+    if d.os == recipe::UBUNTU {
+        if apt_sources(image, &ctx.through).is_empty() {
+            return Err(refused(format!(
+                "image '{}' takes its packages from Ubuntu's archive, and this server's cache has \
+                 none: [[cache.origins]] with name = \"ubuntu\" in the configuration",
+                image.name
+            )));
+        }
+        // Its security updates are in the same archive.
+        let security = Some(format!("/apt/{}", recipe::UBUNTU));
+        return Ok(InstallerPlan { security, ..from_cache });
     }
     let security = format!("{suite}-security");
     let all = sources::for_suite(std::path::Path::new("/etc/apt"), suite).unwrap_or_default();
@@ -310,9 +322,19 @@ fn installer(
 }
 
 /// The node's package sources: those of this host, for the image's release,
-/// through its cache.
+/// through its cache; Ubuntu's, from the archive that the cache has.
 /// A host without any gives none, and only baked profiles can be installed.
-fn apt_sources(suite: &str, through: &[(String, String)]) -> String {
+fn apt_sources(image: &Image, through: &[(String, String)]) -> String {
+    let suite = &image.description.provenance.suite;
+    if image.description.os == recipe::UBUNTU {
+        let here = through.iter().map(|(_, here)| here);
+        let here = here.filter(|h| h.ends_with(&format!("/{}", recipe::UBUNTU)));
+        let lines = |h: &String| {
+            let of = |pocket: &str| format!("deb {h} {suite}{pocket} main universe\n");
+            ["", "-updates", "-security"].map(of).concat()
+        };
+        return here.map(lines).next().unwrap_or_default();
+    }
     let all = sources::for_suite(std::path::Path::new("/etc/apt"), suite).unwrap_or_default();
     let all = sources::through(all, through);
     all.iter().map(|s| format!("{}\n", s.line())).collect()

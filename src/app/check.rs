@@ -102,6 +102,11 @@ pub fn check(c: &Config) -> Result<()> {
             println!("note       {tool} is not installed: images cannot be built here");
         }
     }
+    if !std::path::Path::new("/usr/bin/bsdtar").is_file() {
+        println!(
+            "note       bsdtar is not installed: installers on ISO images cannot be read here"
+        );
+    }
     let (good, bad) = Profiles::open(&c.profiles_dir).list()?;
     let names: Vec<&str> = good.iter().map(|p| p.name.as_str()).collect();
     println!("profiles   {}", names.join(", "));

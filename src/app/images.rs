@@ -108,6 +108,8 @@ impl ImageBuilder for HostBuilder {
             cache_files: self.cache_files.clone(),
             key: self.key.clone(),
             repack: add.repack,
+            files: add.files(),
+            firmware: add.firmware,
         };
         on_a_thread(progress, move |steps| add_installer(&request, steps)).await
     }
@@ -121,9 +123,11 @@ async fn on_a_thread(
         let mut steps = Steps::new(progress);
         work(&mut steps).map(|i| i.digest).map_err(|e| match &e {
             // These say all there is to say.
-            BuildError::Components(_) | BuildError::Netboot(..) | BuildError::Taken(_) => {
-                e.to_string()
-            }
+            BuildError::Components(_)
+            | BuildError::Netboot(..)
+            | BuildError::Files(..)
+            | BuildError::Needs(..)
+            | BuildError::Taken(_) => e.to_string(),
             _ => steps.story(&e),
         })
     };

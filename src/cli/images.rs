@@ -6,11 +6,12 @@ use super::{Fail, Session};
 use crate::api::images::{AddImage, BuildImage, ProfileShown};
 use crate::model::{Name, Operation};
 use serde_json::Value;
+use std::path::PathBuf;
 
 /// `provision images`
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  provision images\n  provision images build debian-12 --bake docker\n  provision images add debian-13"
+    after_help = "Examples:\n  provision images\n  provision images build debian-12 --bake docker\n  provision images add debian-13\n  provision images add debian-13 --dir /srv/netboot --firmware /srv/firmware"
 )]
 pub struct ImagesArgs {
     #[command(subcommand)]
@@ -33,12 +34,29 @@ enum What {
         no_wait: bool,
     },
     /// Add a distribution's own installer, from the build host's package mirror
+    ///
+    /// Kernel and ramdisk are those of the distribution's netboot package, or
+    /// of files on the build host (--dir, --iso). The archive's signature and
+    /// every digest are checked; `provision --output json images` says what
+    /// could not be.
     Add {
-        /// debian-12 or debian-13
+        /// debian-12 or debian-13; from files also ubuntu-16.04, -18.04, -20.04,
+        /// -22.04 and -24.04
         release: Name,
         /// What to call the image; RELEASE-installer by default
         #[arg(long)]
         name: Option<Name>,
+        /// Directory on the build host with `linux` and `initrd.gz`, as the
+        /// distribution's netboot files are laid out; needs the role admin
+        #[arg(long, value_name = "DIR", conflicts_with = "iso")]
+        dir: Option<PathBuf>,
+        /// ISO image on the build host with the same, such as mini.iso
+        #[arg(long, value_name = "FILE")]
+        iso: Option<PathBuf>,
+        /// Directory on the build host with firmware for the installer's
+        /// kernel, laid out as /lib/firmware
+        #[arg(long, value_name = "DIR")]
+        firmware: Option<PathBuf>,
         /// Refuse an archive that lacks installer components, instead of making
         /// them from its ordinary packages
         #[arg(long)]
@@ -94,14 +112,21 @@ pub(super) async fn run(s: &Session, a: ImagesArgs) -> Result<(), Fail> {
             let op: Operation = s.client.post(&path, &BuildImage { bake }).await?;
             shown_or_watched(s, op, no_wait).await
         }
-        What::Add { release, name, no_repack, no_wait } => {
+        What::Add { release, name, dir, iso, firmware, no_repack, no_wait } => {
             let name = name.map_or_else(|| format!("{release}-installer"), |n| n.to_string());
             let path = format!("/v1/images/{}/add", segment(&name));
-            let add = AddImage { release, repack: !no_repack };
+            let [dir, iso, firmware] = [dir, iso, firmware].map(|p| p.map(from_here));
+            let add = AddImage { release, repack: !no_repack, dir, iso, firmware };
             let op: Operation = s.client.post(&path, &add).await?;
             shown_or_watched(s, op, no_wait).await
         }
     }
+}
+
+/// A path as the server needs it: whoever names one without a slash is on the
+/// build host.
+fn from_here(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 pub(super) async fn shown_or_watched(

@@ -7,6 +7,7 @@ use super::child::{self, ChildError, clean_environment};
 use super::publish::file_entry;
 use super::sources::Source;
 use crate::archive::Package;
+use crate::model::Digest;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -170,13 +171,39 @@ impl Apt {
             command.arg(format!("{uri}/{}", p.filename)).arg(self.path(p));
             command.arg(format!("SHA256:{}", p.sha256.to_hex()));
         }
-        let mut listening = Faults { progress, other: Vec::new(), absent: false };
-        match child::run("fetching packages", command, &mut listening) {
-            Err(ChildError::Failed { .. }) if listening.absent && listening.other.is_empty() => {
-                Ok(())
-            }
-            other => Ok(other?),
-        }
+        unless_absent("fetching packages", command, progress)
+    }
+
+    /// Fetches one file to `to`, which must have this digest; `false` when the
+    /// archive says that it does not have it.
+    ///
+    /// # Errors
+    /// The archive cannot be reached, or sends something else.
+    pub fn fetch_file(
+        &self,
+        url: &str,
+        to: &Path,
+        digest: Digest,
+        progress: &mut dyn Progress,
+    ) -> Result<bool, BuildError> {
+        let mut command = self.command("/usr/lib/apt/apt-helper");
+        command.args(["download-file", url]).arg(to);
+        command.arg(format!("SHA256:{}", digest.to_hex()));
+        unless_absent("fetching a list of digests", command, progress)?;
+        Ok(to.exists() && file_entry(to)?.sha256 == digest)
+    }
+}
+
+/// Runs what fetches; that the archive does not have something is no error.
+fn unless_absent(
+    what: &str,
+    command: Command,
+    progress: &mut dyn Progress,
+) -> Result<(), BuildError> {
+    let mut listening = Faults { progress, other: Vec::new(), absent: false };
+    match child::run(what, command, &mut listening) {
+        Err(ChildError::Failed { .. }) if listening.absent && listening.other.is_empty() => Ok(()),
+        other => Ok(other?),
     }
 }
 

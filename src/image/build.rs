@@ -80,6 +80,12 @@ pub enum BuildError {
     /// No such recipe.
     #[error("no recipe '{0}'; there are {known}", known = recipe::RECIPES.map(|r| r.name).join(", "))]
     Recipe(String),
+    /// No such installer.
+    #[error("no installer of '{0}' is known; there are {known}", known = recipe::installers())]
+    Installer(String),
+    /// What an installer cannot be added without.
+    #[error("'{0}' needs {1}")]
+    Needs(String, String),
     /// Another build uses the directory.
     #[error("another image is being built in {}", .0.display())]
     Busy(PathBuf),
@@ -117,6 +123,9 @@ pub enum BuildError {
          configuration, or use files ('provision images add --dir')"
     )]
     Netboot(String, String),
+    /// Files that were to be taken, and why they are not.
+    #[error("{}: {}", .0.display(), .1)]
+    Files(PathBuf, String),
     /// Installer components that an install needs.
     #[error(
         "the archive is not complete, the installer could not run from it; these components \

@@ -48,7 +48,8 @@ pub struct Provenance {
     pub builder: String,
 }
 
-/// The distribution's own installer, in an image of method `preseed`.
+/// The distribution's own installer, in an image of method `preseed` or
+/// `autoinstall`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Installer {
@@ -63,11 +64,12 @@ pub struct Installer {
     /// when the archive was not fetched through the cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
-    /// Name and version of the package with kernel and ramdisk.
+    /// Name and version of the package with kernel and ramdisk; `files`, with
+    /// the version if it is known, where they came from files.
     pub netboot: String,
-    /// Date of the archive's index, seconds since 1970.
+    /// Date of the archive's index, seconds since 1970; 0 where none was read.
     pub release_date: u64,
-    /// Fingerprint of our key, in `archive-key.gpg`.
+    /// Fingerprint of our key, in `archive-key.gpg`; empty without one.
     pub key: String,
     /// What could not be checked, a sentence each.
     #[serde(default)]
@@ -123,7 +125,7 @@ pub struct Description {
     /// Root file system, for method `image`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<Rootfs>,
-    /// The distribution's installer, for method `preseed`.
+    /// The distribution's installer, for methods `preseed` and `autoinstall`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub installer: Option<Installer>,
     /// Provenance.

@@ -41,5 +41,5 @@ pub use bake::{BakeProfile, bake_image};
 pub use build::{BuildError, BuildRequest, Progress, Silent, build_image};
 pub use catalogue::{Baked, Catalogue, Image, ImageError, ImageFault};
 pub use description::{BakedDescription, Description, FileEntry, Installer, Provenance};
-pub use installer::{AddRequest, add_installer};
+pub use installer::{AddRequest, Files, add_installer};
 pub use ramdisk::agent_cpio;

@@ -21,6 +21,31 @@ pub const RECIPES: [Recipe; 2] = [
     Recipe { name: "debian-13", os: "debian", release: "13", suite: "trixie" },
 ];
 
+/// Installers that are added from files: their archive has no package with
+/// kernel and ramdisk. There is no recipe to build an image of these.
+pub const FROM_FILES: [Recipe; 5] = [
+    Recipe { name: "ubuntu-16.04", os: UBUNTU, release: "16.04", suite: "xenial" },
+    Recipe { name: "ubuntu-18.04", os: UBUNTU, release: "18.04", suite: "bionic" },
+    Recipe { name: "ubuntu-20.04", os: UBUNTU, release: "20.04", suite: "focal" },
+    Recipe { name: "ubuntu-22.04", os: UBUNTU, release: "22.04", suite: "jammy" },
+    Recipe { name: "ubuntu-24.04", os: UBUNTU, release: "24.04", suite: "noble" },
+];
+
+/// What these are made of, and what the package cache has to call their
+/// archive.
+pub const UBUNTU: &str = "ubuntu";
+
+/// The installer called `name`.
+pub fn installer(name: &str) -> Option<&'static Recipe> {
+    RECIPES.iter().chain(&FROM_FILES).find(|r| r.name == name)
+}
+
+/// The names of all installers, for a message.
+pub fn installers() -> String {
+    let all: Vec<&str> = RECIPES.iter().chain(&FROM_FILES).map(|r| r.name).collect();
+    all.join(", ")
+}
+
 /// The recipe called `name`.
 pub fn find(name: &str) -> Option<&'static Recipe> {
     RECIPES.iter().find(|r| r.name == name)

@@ -117,6 +117,15 @@ pub enum Found {
     Agent(Bytes),
 }
 
+/// The ISO image from which Ubuntu's installer runs, beside its kernel.
+pub const MEDIUM: &str = "medium.iso";
+
+impl Found {
+    fn is_there(&self) -> bool {
+        !matches!(self, Self::File(path) if !path.is_file())
+    }
+}
+
 /// Answers names.
 #[derive(Clone)]
 pub struct BootFiles {
@@ -199,6 +208,7 @@ impl BootFiles {
             "kernel" => Some(Found::File(i.kernel)),
             "ramdisk" => Some(Found::File(i.ramdisk)),
             "extra" => i.extra.map(Found::File),
+            MEDIUM => Some(Found::File(i.kernel.with_file_name(MEDIUM))).filter(Found::is_there),
             "agent" => Some(Found::Agent(self.agent.clone())),
             // GRUB asks for it when it cannot go on: asking is the message.
             "failed.cfg" => {

@@ -105,6 +105,18 @@ fn grub_gets_its_configuration_by_every_name_it_asks_for_and_nobody_else_does() 
 }
 
 #[test]
+fn the_medium_of_ubuntus_installer_is_its_node_s_where_there_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, _) = files(dir.path());
+    let path = "boot/52-54-00-00-00-01/medium.iso";
+    assert_eq!(files.tftp(path, OWN), None);
+    let medium = dir.path().join("images/debian-12/medium.iso");
+    std::fs::write(&medium, b"iso").unwrap();
+    assert_eq!(files.tftp(path, OWN), Some(Found::File(medium)));
+    assert_eq!(files.tftp(path, OTHER), None);
+}
+
+#[test]
 fn a_build_s_files_go_to_its_node_by_tftp_as_well_and_its_failure_is_heard() {
     let dir = tempfile::tempdir().unwrap();
     let (files, one) = files(dir.path());

@@ -2,6 +2,7 @@
 //! and GRUB.
 
 use super::decide::Server;
+use super::files::MEDIUM;
 use super::{BootNode, Installing};
 use crate::config::Network;
 use crate::model::{Firmware, Method, Secret};
@@ -55,10 +56,12 @@ impl Scripts {
 
     /// All templates with example values: what is wrong with them.
     pub fn lint(&self) -> Vec<TemplateError> {
-        match example() {
-            Some(node) => self.templates.lint(&self.values(&node)),
-            None => Vec::new(),
-        }
+        let of = |method| {
+            let node = example(method);
+            node.map(|n| self.templates.lint(&self.values(&n))).unwrap_or_default()
+        };
+        let faults = of(Method::Image);
+        if faults.is_empty() { of(Method::Autoinstall) } else { faults }
     }
 
     /// The digest of a template as it now is.
@@ -77,12 +80,15 @@ impl Scripts {
             Some(i) => (i.image.to_string(), i.build.to_string(), self.kernel_args(node, i)),
             None => Default::default(),
         };
+        // The `;` before it means something to GRUB: no value holds one.
+        let live = node.installing.as_ref().is_some_and(|i| i.method == Method::Autoinstall);
+        let seed = if live { format!("{base}/") } else { String::new() };
         let ramdisks = node.installing.as_ref().map(Installing::ramdisks).unwrap_or_default();
         json!({
             "node": node.name, "mac": node.mac, "address": node.address, "base": base,
             "path": path,
             "installing": node.installing.is_some(), "image": image, "build": build, "args": args,
-            "ramdisks": ramdisks,
+            "ramdisks": ramdisks, "seed": seed,
         })
     }
 
@@ -109,7 +115,13 @@ impl Scripts {
 impl Scripts {
     fn installer_args(&self, node: &BootNode, i: &Installing, base: &str) -> String {
         if i.method == Method::Autoinstall {
-            let args = format!("{} ip=dhcp autoinstall ds=nocloud-net;s={base}/", i.kernel_args);
+            // It fetches its ISO image for the root; a configuration that
+            // leads nowhere keeps cloud-init from taking the image for one.
+            let args = format!(
+                "{} ip=dhcp url={base}/{MEDIUM} root=/dev/ram0 ramdisk_size=1500000 \
+                 cloud-config-url=/dev/null autoinstall",
+                i.kernel_args
+            );
             return args.trim().to_owned();
         }
         let log = match i.log_port {
@@ -139,7 +151,7 @@ impl Scripts {
 }
 
 /// A node that looks like one being installed, for the lint.
-fn example() -> Option<BootNode> {
+fn example(method: Method) -> Option<BootNode> {
     Some(BootNode {
         name: "node01".parse().ok()?,
         mac: "52:54:00:00:00:01".parse().ok()?,
@@ -153,7 +165,7 @@ fn example() -> Option<BootNode> {
             kernel: PathBuf::new(),
             ramdisk: PathBuf::new(),
             extra: None,
-            method: Method::Image,
+            method,
             log_port: None,
             kernel_args: "console=ttyS0".into(),
             token: Secret::new("example"),
@@ -174,7 +186,7 @@ mod tests {
         let config = crate::config::parse(text, "f", std::path::Path::new("/")).unwrap();
         let s = Scripts::new("/nonexistent".into(), server, config.network);
         assert!(s.lint().is_empty(), "{:?}", s.lint());
-        let mut node = example().unwrap();
+        let mut node = example(Method::Image).unwrap();
         let text = s.ipxe(&node).unwrap().text;
         assert!(text.starts_with("#!ipxe\n"));
         assert!(text.contains(
@@ -185,6 +197,22 @@ mod tests {
         let grub = s.grub(&node).unwrap().text;
         let linux = "if linux /boot/52-54-00-00-00-01/kernel console=ttyS0 provision.server=";
         assert!(grub.contains(linux) && grub.contains("provision.token=example ; then"), "{grub}");
+        // Ubuntu's own installer: its ISO image, and a `;` that GRUB must not read.
+        let installing = node.installing.take().unwrap();
+        node.installing = Some(Installing { method: Method::Autoinstall, ..installing.clone() });
+        let base = "http://10.0.0.1:80/boot/52-54-00-00-00-01";
+        let (ipxe, grub) = (s.ipxe(&node).unwrap().text, s.grub(&node).unwrap().text);
+        for text in [&ipxe, &grub] {
+            assert!(text.contains(&format!(" url={base}/medium.iso ")), "{text}");
+        }
+        assert!(ipxe.contains(&format!("ds=nocloud-net;s={base}/")), "{ipxe}");
+        assert!(grub.contains(&format!("ds=nocloud-net\\;s={base}/ ; then")), "{grub}");
+        let pxelinux = s.pxelinux(&node).unwrap().text;
+        assert!(
+            pxelinux.contains(&format!("autoinstall ds=nocloud-net;s={base}/\n")),
+            "{pxelinux}"
+        );
+        node.installing = Some(installing);
         node.address = [10, 8, 7, 1].into();
         let text = s.ipxe(&node).unwrap().text;
         assert!(text.contains("provision.ip=10.8.7.1/16 provision.gw=10.8.0.1 "), "{text}");

@@ -23,6 +23,8 @@ use std::sync::{Arc, Mutex};
 
 pub const KERNEL: &str = "6.12.107+deb13-amd64";
 pub const OLDER: &str = "6.12.94+deb13-amd64";
+/// Version of its installer.
+pub const INSTALLER: &str = "20250803+deb13u7";
 /// 2026-09-12.
 pub const DATE: u64 = 1_789_199_741;
 
@@ -40,6 +42,8 @@ pub struct Archive {
     pub dir: tempfile::TempDir,
     pub uri: String,
     pub served: Arc<Served>,
+    /// The signed list of the files of its installers; none where it is empty.
+    pub sums: String,
     debs: String,
     udebs: String,
     runtime: Option<tokio::runtime::Runtime>,
@@ -72,7 +76,8 @@ impl Archive {
         let routes = Router::new().route("/debian/{*path}", get(file)).with_state(served.clone());
         runtime.spawn(async move { axum::serve(listener, routes).await });
         let (debs, udebs) = (String::new(), String::new());
-        Self { dir, uri, served, debs, udebs, runtime: Some(runtime) }
+        let sums = String::new();
+        Self { dir, uri, served, sums, debs, udebs, runtime: Some(runtime) }
     }
 
     /// With the installer of one kernel and what a mirror takes.
@@ -173,7 +178,7 @@ impl Archive {
         let at = "usr/lib/debian-installer/images/13/amd64/text/debian-installer/amd64";
         self.add(
             "debian-installer-13-netboot-amd64",
-            "20250803+deb13u7",
+            INSTALLER,
             "",
             &[(&format!("{at}/linux"), b"a kernel"), (&format!("{at}/initrd.gz"), &initrd)],
         );
@@ -226,15 +231,20 @@ impl Archive {
     pub fn write(&self) {
         let key = self.key();
         fs::write(self.dir.path().join("dist.gpg"), key.public()).unwrap();
+        let mut indices = vec![
+            ("main/binary-amd64/Packages".into(), self.debs.clone()),
+            ("main/debian-installer/binary-amd64/Packages".into(), self.udebs.clone()),
+        ];
+        if !self.sums.is_empty() {
+            let path = format!("main/installer-amd64/{INSTALLER}/images/SHA256SUMS");
+            indices.push((path, self.sums.clone()));
+        }
         let suite = Suite {
             name: "trixie",
             description: "a test",
             date: DATE,
             components: &["main"],
-            indices: vec![
-                ("main/binary-amd64/Packages".into(), self.debs.clone()),
-                ("main/debian-installer/binary-amd64/Packages".into(), self.udebs.clone()),
-            ],
+            indices,
         };
         suite.write(self.dir.path(), &key).unwrap();
     }

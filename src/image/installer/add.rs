@@ -1,13 +1,16 @@
 //! Makes an installer image. Blocking, a minute or two, like `build`.
 //!
-//! Order: index, its signature checked → netboot package → kernel and ramdisk →
+//! Order: index, its signature checked → netboot package, or files → kernel and ramdisk →
 //! components, each fetched and checked → those missing made here → a suite of
 //! our own → publish.
 
 use super::components::{Choice, DISPENSABLE, choose};
+use super::digests::Signed;
+use super::files::{self, Files};
 use super::ramdisk::{self, Ramdisk};
 use super::repack::{Bench, Made};
 use super::suite::{self, OWN_KEY};
+use super::ubuntu;
 use crate::archive::deb::{self, Entry};
 use crate::archive::{Index, Package, SigningKey};
 use crate::image::apt::{self, Apt};
@@ -30,7 +33,7 @@ use std::path::{Path, PathBuf};
 pub struct AddRequest {
     /// Name of the image.
     pub name: Name,
-    /// Release, such as `debian-13`; see [`recipe::RECIPES`].
+    /// Release, such as `debian-13`; see [`recipe::installer`].
     pub release: String,
     /// Archives; else those of the host's own apt configuration.
     pub sources: Option<Vec<Source>>,
@@ -46,11 +49,15 @@ pub struct AddRequest {
     pub key: PathBuf,
     /// Whether missing components are made from ordinary packages.
     pub repack: bool,
+    /// Kernel and ramdisk in place of those of the distribution's package.
+    pub files: Option<Files>,
+    /// A directory laid out as `/lib/firmware`, for the installer's kernel.
+    pub firmware: Option<PathBuf>,
 }
 
 /// Fills a ramdisk up to a multiple of 512 bytes with zeros, which the kernel
 /// skips: another one may be laid behind it, and begins at a multiple of 4.
-fn pad(ramdisk: &Path) -> std::io::Result<()> {
+pub(super) fn pad(ramdisk: &Path) -> std::io::Result<()> {
     let file = fs::OpenOptions::new().write(true).open(ramdisk)?;
     let length = file.metadata()?.len();
     file.set_len(length.next_multiple_of(512))
@@ -64,9 +71,17 @@ pub fn add_installer(
     request: &AddRequest,
     progress: &mut dyn Progress,
 ) -> Result<Image, BuildError> {
-    let recipe = recipe::find(&request.release)
-        .ok_or_else(|| BuildError::Recipe(request.release.clone()))?;
+    let recipe = recipe::installer(&request.release)
+        .ok_or_else(|| BuildError::Installer(request.release.clone()))?;
     not_another_kind(request)?;
+    // What is mistyped is said before anything is fetched.
+    let firmware = request.firmware.clone().map(Files::Dir);
+    for files in [&request.files, &firmware].into_iter().flatten() {
+        files.check()?;
+    }
+    if recipe.os == recipe::UBUNTU {
+        return ubuntu::add(request, recipe, progress);
+    }
     let key = SigningKey::open(&request.key)?;
     let work = Workplace::open(&request.images, &request.name)?;
     let (source, origin) = source(request, recipe)?;
@@ -84,10 +99,28 @@ pub fn add_installer(
     progress.step("kernel and ramdisk");
     let out = work.path().join("image");
     fs::create_dir(&out).map_err(BuildError::io(&out))?;
-    let netboot = netboot(&apt, &source, &lists, recipe, &out, progress)?;
+    let (netboot, version, from_files) = match &request.files {
+        None => {
+            let p = netboot(&apt, &source, &lists, recipe, &out, progress)?;
+            (format!("{} {}", p.name, p.version), p.version.clone(), Vec::new())
+        }
+        Some(files) => {
+            let at = (source.uri.as_str(), recipe.suite);
+            let signed = Signed::fetch(&apt, at, &lists.release, work.path(), progress)?;
+            let taken = files.take((work.path(), &out), files::DEBIAN, &signed, progress)?;
+            let version = taken.version.unwrap_or_else(|| "of unknown version".to_owned());
+            (format!("files {version}"), version, taken.unchecked)
+        }
+    };
     let ramdisk = out.join("ramdisk");
     pad(&ramdisk).map_err(BuildError::io(&ramdisk))?;
     let ramdisk = ramdisk::read(&ramdisk).map_err(BuildError::io(&ramdisk))?;
+    // Of two versions, or of another variety: modules would not fit.
+    let says = files::kernel_release(&out.join("kernel"));
+    if !says.is_empty() && says != ramdisk.kernel {
+        let why = format!("is of kernel {says}, and the ramdisk of {}", ramdisk.kernel);
+        return Err(BuildError::Files("kernel".into(), why));
+    }
 
     progress.step("installer components");
     let mut choice = choose(&lists.components, &ramdisk);
@@ -115,7 +148,11 @@ pub fn add_installer(
     if let Some(name) = &udeb_suite {
         suite::write(&own, name, lists.epoch, index, &key)?;
     }
-    write(&out.join("extra"), &suite::extra(&ramdisk, &key))?;
+    let mut extra = suite::extra(&ramdisk, &key);
+    if let Some(dir) = &request.firmware {
+        files::firmware(dir, ramdisk.lib, &mut extra)?;
+    }
+    write(&out.join("extra"), &extra.finish())?;
     write(&out.join(OWN_KEY), &key.public())?;
     let list = component_list(&ramdisk, &choice, &made);
     write(&out.join("packages.txt"), list.as_bytes())?;
@@ -127,10 +164,10 @@ pub fn add_installer(
         suite: recipe.suite.to_owned(),
         udeb_suite,
         origin,
-        netboot: format!("{} {}", netboot.name, netboot.version),
+        netboot,
         release_date: lists.epoch,
         key: key.fingerprint(),
-        unchecked: unchecked(&choice, &made),
+        unchecked: [from_files, unchecked(&choice, &made)].concat(),
         left_out,
         repacked: made.iter().map(|m| (m.package.name.clone(), repacked(m))).collect(),
         files: BTreeMap::new(),
@@ -143,7 +180,7 @@ pub fn add_installer(
         name: request.name.clone(),
         os: recipe.os.to_owned(),
         release: recipe.release.to_owned(),
-        version: netboot.version.clone(),
+        version,
         arch: Arch::X86_64,
         method: Method::Preseed,
         // Those of the installed system: the installer's own are in its boot script.
@@ -171,7 +208,7 @@ pub fn add_installer(
 /// An image of another kind is not overwritten.
 fn not_another_kind(request: &AddRequest) -> Result<(), BuildError> {
     match Catalogue::open(&request.images).get(&request.name) {
-        Ok(i) if i.description.method != Method::Preseed => Err(BuildError::Taken(i.name)),
+        Ok(i) if !i.description.method.is_installer() => Err(BuildError::Taken(i.name)),
         _ => Ok(()),
     }
 }
@@ -195,6 +232,8 @@ struct Lists {
     components: Index,
     packages: Index,
     epoch: u64,
+    /// The text of the archive's signed list.
+    release: String,
 }
 
 impl Lists {
@@ -224,6 +263,7 @@ impl Lists {
             components: Index::read(&list(components)?, |_| true)?,
             packages: Index::read(&list(main)?, wanted)?,
             epoch,
+            release: text,
         })
     }
 }

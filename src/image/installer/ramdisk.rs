@@ -31,6 +31,9 @@ pub struct Ramdisk {
     pub keyring: Vec<u8>,
     /// Release of its kernel, such as `6.12.107+deb13-amd64`.
     pub kernel: String,
+    /// The directory with `modules`, `lib` or `usr/lib`: the other may be a
+    /// link, which a ramdisk laid over it would replace.
+    pub lib: &'static str,
 }
 
 /// Reads a ramdisk, a cpio in the form newc, as gzip.
@@ -41,7 +44,11 @@ pub fn read(path: &Path) -> io::Result<Ramdisk> {
     let mut out = Ramdisk::default();
     let mut status = Vec::new();
     let file = BufReader::new(File::open(path)?);
+    out.lib = "lib";
     walk(&mut BufReader::with_capacity(1 << 16, MultiGzDecoder::new(file)), |name, from, size| {
+        if name.starts_with("usr/lib/modules/") {
+            out.lib = "usr/lib";
+        }
         let to = if name == STATUS {
             &mut status
         } else if KEYRINGS.contains(&name) {

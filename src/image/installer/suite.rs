@@ -50,11 +50,11 @@ pub(super) fn write(
 
 /// The second ramdisk: the distribution's keys and ours, in one keyring, for
 /// the installer; ours alone for the system that it installs.
-pub(super) fn extra(ramdisk: &Ramdisk, key: &SigningKey) -> Vec<u8> {
+pub(super) fn extra(ramdisk: &Ramdisk, key: &SigningKey) -> Cpio {
     let mut cpio = Cpio::default();
     let own = key.public();
     cpio.file(KEYRING, 0o644, &[&ramdisk.keyring[..], &own].concat());
     cpio.file("usr/share/keyrings/provision.gpg", 0o644, &own);
     cpio.file(HOOK, 0o755, HOOK_TEXT.as_bytes());
-    cpio.finish()
+    cpio
 }
