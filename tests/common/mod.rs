@@ -9,3 +9,4 @@ pub mod nobody;
 pub mod rack;
 pub mod redis;
 pub mod relay;
+pub mod upstream;
