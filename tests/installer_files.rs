@@ -31,20 +31,7 @@ impl Bench {
     }
 
     fn request(&self) -> AddRequest {
-        let dir = self.dir.path();
-        AddRequest {
-            name: "debian-13-installer".parse().unwrap(),
-            release: "debian-13".into(),
-            sources: self.archive.sources(),
-            through: Vec::new(),
-            images: dir.join("images"),
-            cache: dir.join("cache"),
-            cache_files: None,
-            key: dir.join("archive.key"),
-            repack: true,
-            files: None,
-            firmware: None,
-        }
+        self.archive.request(self.dir.path())
     }
 
     /// Netboot files as they come: those of the archive's package, with a

@@ -16,19 +16,7 @@ use std::path::Path;
 use std::process::Command;
 
 fn request(dir: &Path, a: &Archive) -> AddRequest {
-    AddRequest {
-        name: "debian-13-installer".parse().unwrap(),
-        release: "debian-13".into(),
-        sources: a.sources(),
-        through: Vec::new(),
-        images: dir.join("images"),
-        cache: dir.join("cache"),
-        cache_files: None,
-        key: dir.join("archive.key"),
-        repack: true,
-        files: None,
-        firmware: None,
-    }
+    a.request(dir)
 }
 
 fn read(image: &Image, file: &str) -> Vec<u8> {

@@ -13,20 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 fn image(dir: &Path, a: &Archive) -> Image {
-    let request = AddRequest {
-        name: "debian-13-installer".parse().unwrap(),
-        release: "debian-13".into(),
-        sources: a.sources(),
-        through: Vec::new(),
-        images: dir.join("images"),
-        cache: dir.join("cache"),
-        cache_files: None,
-        key: dir.join("archive.key"),
-        repack: true,
-        files: None,
-        firmware: None,
-    };
-    add_installer(&request, &mut Silent).unwrap()
+    add_installer(&a.request(dir), &mut Silent).unwrap()
 }
 
 fn request(dir: &Path, a: &Archive, image: Image) -> MirrorRequest {
@@ -320,19 +307,7 @@ fn a_build_that_is_killed_leaves_no_half_mirror() {
 #[ignore = "500 MB from the archive, root, two minutes"]
 fn a_debian_13_with_docker_is_installed_where_there_is_no_uplink() {
     let (a, dir) = (Archive::new(), tempfile::tempdir().unwrap());
-    let add = AddRequest {
-        name: name("debian-13-installer"),
-        release: "debian-13".into(),
-        sources: None,
-        through: Vec::new(),
-        images: dir.path().join("images"),
-        cache: dir.path().join("cache"),
-        cache_files: None,
-        key: dir.path().join("archive.key"),
-        repack: true,
-        files: None,
-        firmware: None,
-    };
+    let add = AddRequest { sources: None, ..a.request(dir.path()) };
     let image = add_installer(&add, &mut Silent).unwrap();
     let profiles =
         provision::profile::Profiles::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles"));

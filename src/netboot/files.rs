@@ -4,6 +4,7 @@
 
 use super::script::Scripts;
 use super::{BootNode, Boots, Fetch};
+use crate::image::installer::MEDIUM;
 use crate::model::Mac;
 use bytes::Bytes;
 use std::net::IpAddr;
@@ -116,9 +117,6 @@ pub enum Found {
     /// The agent's ramdisk.
     Agent(Bytes),
 }
-
-/// The ISO image from which Ubuntu's installer runs, beside its kernel.
-pub const MEDIUM: &str = "medium.iso";
 
 impl Found {
     fn is_there(&self) -> bool {

@@ -2,9 +2,9 @@
 //! and GRUB.
 
 use super::decide::Server;
-use super::files::MEDIUM;
 use super::{BootNode, Installing};
 use crate::config::Network;
+use crate::image::installer::MEDIUM;
 use crate::model::{Firmware, Method, Secret};
 use crate::template::{Rendered, Syntax, TemplateError, Templates};
 use serde_json::json;

@@ -11,6 +11,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use provision::archive::suite::Suite;
 use provision::archive::{SigningKey, deb};
+use provision::image::AddRequest;
 use provision::image::cpio::Cpio;
 use provision::image::installer::COMPONENTS;
 use provision::image::sources::Source;
@@ -96,6 +97,23 @@ impl Archive {
             components: vec!["main".into()],
             signed_by: Some(self.dir.path().join("dist.gpg").display().to_string()),
         }])
+    }
+
+    /// Its installer, into a catalogue below `dir`.
+    pub fn request(&self, dir: &Path) -> AddRequest {
+        AddRequest {
+            name: "debian-13-installer".parse().unwrap(),
+            release: "debian-13".into(),
+            sources: self.sources(),
+            through: Vec::new(),
+            images: dir.join("images"),
+            cache: dir.join("cache"),
+            cache_files: None,
+            key: dir.join("archive.key"),
+            repack: true,
+            files: None,
+            firmware: None,
+        }
     }
 
     /// Packs a package with these files; `extra` are further lines of its

@@ -37,3 +37,4 @@ mod ubuntu;
 pub use add::{AddRequest, add_installer};
 pub use components::{COMPONENTS, DISPENSABLE};
 pub use files::Files;
+pub use ubuntu::MEDIUM;

@@ -29,7 +29,7 @@ const NETBOOT: &Places = &[
 const LIVE: &Places = &[("casper/", "vmlinuz", "initrd")];
 
 /// The live server's ISO image, in the image's directory.
-const MEDIUM: &str = "medium.iso";
+pub const MEDIUM: &str = "medium.iso";
 
 /// Adds Ubuntu's installer.
 pub(super) fn add(
