@@ -36,6 +36,7 @@ pub mod phases;
 pub mod power;
 pub mod problem;
 mod protocols;
+mod remainder;
 pub mod tokens;
 pub mod traffic;
 pub mod webhooks;
@@ -258,6 +259,7 @@ pub fn router(ctx: Arc<Ctx>) -> Router {
         .layer(DefaultBodyLimit::max(BODY))
         .layer(axum::middleware::from_fn_with_state(ctx.clone(), idempotency::once))
         .layer(axum::middleware::from_fn_with_state(ctx.clone(), caller::misfits::<Ctx>))
+        .layer(axum::middleware::from_fn(remainder::read))
         .with_state(ctx)
 }
 

@@ -30,7 +30,7 @@ pub mod workload;
 pub use book::Book;
 
 use super::traffic::Traffic;
-use super::{Clerk, Problem, caller, delivery, events, known, tokens};
+use super::{Clerk, Problem, caller, delivery, events, known, remainder, tokens};
 use crate::auth::TokenRecord;
 use crate::ingest::Pipeline;
 use crate::model::{Digest, Event};
@@ -145,5 +145,6 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route_layer(axum::middleware::from_fn(known::parameters(openapi::json())))
         .layer(DefaultBodyLimit::max(1 << 20))
         .layer(axum::middleware::from_fn_with_state(desk.clone(), caller::misfits::<Desk>))
+        .layer(axum::middleware::from_fn(remainder::read))
         .with_state(desk)
 }
