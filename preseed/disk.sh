@@ -70,5 +70,6 @@ disk() {
     else
         sed -i "s|/dev/provision-disk|/dev/$fits|" /autoinstall.yaml ||
             fail disk "/autoinstall.yaml could not be changed"
+        beside watch || echo "provision: nobody watches the disk" >&2
     fi
 }

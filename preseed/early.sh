@@ -20,7 +20,25 @@ early() {
     fi
 }
 
+# In a unit of its own: what a command leaves behind ends with the command.
+beside() {
+    systemd-run --quiet --collect --unit "provision-$1" sh /run/provision/run "$1"
+}
+
+# This installer says nothing of itself: that bytes arrive on the disk shows
+# that it goes on.
+watch() {
+    while [ -e "$WGETRC" ]; do
+        sectors=$(awk '{ print $7 }' "/sys/block/$(cat /run/provision/disk)/stat")
+        printf '{"phase":"%s","bytes":%d}' "$(cat /run/provision/at 2> /dev/null || echo image)" \
+            $((sectors * 512)) > /run/provision/written
+        post /node/phase /run/provision/written || echo "provision: the report was not taken" >&2
+        sleep 20
+    done
+}
+
 late() {
+    echo profile > /run/provision/at
     phase profile "the last steps"
     get /node/late /run/provision/late || fail profile "late.sh could not be fetched"
     code=0
@@ -36,6 +54,7 @@ case "$1" in
 early) early ;;
 disk) disk ;;
 base) phase image "base system and packages" ;;
+watch) watch ;;
 late) late ;;
 error) fail image "the installer stopped with an error: see its log" ;;
 *) echo "provision: no step '$1'" >&2; exit 2 ;;

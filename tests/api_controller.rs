@@ -185,6 +185,55 @@ async fn too_many_failures_stop_the_rest_and_so_does_a_person() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_being_made_can_be_given_up() {
+    let b = Bench::start().await;
+    let c = Client::new(&b, "ada", Role::Operate);
+    let o = c.post("/v1/images/debian-13/build", json!({})).await;
+    assert_eq!(o.status, 202, "{}", o.body);
+    let path = format!("/v1/operations/{}", o.body["id"].as_str().unwrap());
+    let telescope = Client::new(&b, "telescope", Role::Controller);
+    assert_eq!(telescope.send("DELETE", &path, None, Value::Null).await.status, 403);
+    assert!(!operation(&b, &o.body["id"]).state.is_final());
+    assert_eq!(c.send("DELETE", &path, None, Value::Null).await.status, 202);
+    until("it is given up", || operation(&b, &o.body["id"]).state.is_final()).await;
+    let end = operation(&b, &o.body["id"]);
+    assert_eq!(end.state, OperationState::Cancelled);
+    assert_eq!(end.reason.as_deref(), Some("cancelled by ada"));
+    assert_eq!(c.send("DELETE", &path, None, Value::Null).await.status, 409, "it is over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_events_ends_with_its_token() {
+    use futures::StreamExt as _;
+    let b = Bench::start().await;
+    let c = Client::new(&b, "watches", Role::Read);
+    let url = format!("{}/v1/events?after=0", b.base);
+    let asked = reqwest::Client::new().get(url).bearer_auth(&c.token);
+    let answer = asked.header("accept", "text/event-stream").send().await.unwrap();
+    let mut told = answer.bytes_stream();
+    let long = std::time::Duration::from_secs(30);
+    c.post("/v1/nodes/node04/power", json!({ "command": "off" })).await;
+    let mut text = Vec::new();
+    while !String::from_utf8_lossy(&text).contains("api.refused") {
+        let more = tokio::time::timeout(long, told.next()).await.expect("it is told");
+        text.extend_from_slice(&more.expect("it goes on").unwrap());
+    }
+    b.ctx.tokens.write().unwrap().retain(|_, t| t.name != "watches");
+    let other = Client::new(&b, "ada", Role::Admin);
+    other.post("/v1/nodes/node04/power", json!({ "command": ["off"] })).await;
+    let rest = async {
+        let mut all = Vec::new();
+        while let Some(Ok(some)) = told.next().await {
+            all.extend_from_slice(&some);
+        }
+        String::from_utf8_lossy(&all).into_owned()
+    };
+    let rest = tokio::time::timeout(long, rest).await.expect("it ends");
+    assert!(!rest.contains("Unprocessable"), "{rest}");
+    assert!(format!("{:?}", b.events("api.refused").await).contains("Unprocessable"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_call_for_many_is_named_and_nothing_is_begun() {
     let b = Bench::start().await;
     let c = Client::new(&b, "telescope", Role::Controller);

@@ -62,7 +62,7 @@ const NARROW: &[(&str, &[&str])] = &[
     ("console", &[]),
     ("registry", &["model"]),
     ("metrics", &["model"]),
-    ("cache", &["model", "tls"]),
+    ("cache", &["model", "tls", "archive"]),
     ("preseed", &["model", "template"]),
     ("ingest", &["model", "image", "tls"]),
     ("agent", &["model", "image", "tls"]),

@@ -12,6 +12,7 @@ use provision::model::{BootFile, ClientArch, ClientHints, ClientKind};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
 
@@ -132,10 +133,13 @@ fn sixty_four_kilobytes_of_options_are_read_in_no_time() {
         packet.extend_from_slice(&[12, 1, b'x', 13, 0]);
     }
     packet.truncate(65_507);
-    let began = std::time::Instant::now();
+    // The processor's time for this thread: others may have had it meanwhile.
+    let clock = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let began = clock();
     let answer = ask(&packet, Mode::Authoritative, Port::Server).unwrap();
     check(&packet, &answer.datagram.unwrap().0);
-    assert!(began.elapsed().as_millis() < 100);
+    let took = Duration::try_from(clock() - began).unwrap();
+    assert!(took.as_millis() < 100, "{took:?}");
 }
 
 fn any_mode() -> impl Strategy<Value = (Mode, Port)> {

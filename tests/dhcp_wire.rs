@@ -217,12 +217,12 @@ fn thousands_of_exchanges_lose_nothing() {
     cable.client.ip(&["addr", "add", "10.7.255.1/16", "dev", "eth0"]);
     let _served = serve(&cable, Duration::from_secs(600));
     let args = ["-4", "-l", "eth0", "-r", "1000", "-n", "4000", "-R", "1000"];
-    let args = [&args[..], &["-b", "mac=00:0c:01:02:00:00", "-W", "2", "10.7.0.1"]].concat();
+    let args = [&args[..], &["-b", "mac=00:0c:01:02:00:00", "-W", "2000000", "10.7.0.1"]].concat();
     let perfdhcp = Running::start(cable.client.command("perfdhcp", &args));
     let (_, report) = perfdhcp.finish(Duration::from_secs(60));
     println!("{report}");
-    // perfdhcp stops sending after so many exchanges and counts what is still
-    // on its way as dropped; what it waits for (-W) is answered.
+    // perfdhcp stops sending after so many exchanges, waits (-W, in
+    // microseconds) and counts what has not come by then as dropped.
     let received: Vec<u64> = report
         .lines()
         .filter_map(|l| l.strip_prefix("received packets: "))
@@ -236,7 +236,8 @@ fn thousands_of_exchanges_lose_nothing() {
 fn another_server_on_the_network_is_found_and_named() {
     let cable = Cable::new("10.7.0.1/16", NODE_MAC);
     cable.client.ip(&["addr", "add", "10.7.0.66/16", "dev", "eth0"]);
-    let args = ["-k", "-p", "0", "-C", "/dev/null", "-i", "eth0", "--log-facility=-"];
+    // It would ping an address before it offers it: 3 s of the probe's 5.
+    let args = ["-k", "-p", "0", "-C", "/dev/null", "-i", "eth0", "--log-facility=-", "--no-ping"];
     let leases = tempfile::NamedTempFile::new().unwrap();
     let lease_file = format!("--dhcp-leasefile={}", leases.path().display());
     let args = [&args[..], &["-z", "--dhcp-range=10.7.9.1,10.7.9.9", "--pid-file", &lease_file]];

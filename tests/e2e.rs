@@ -146,7 +146,7 @@ fn a_killed_server_loses_nothing_and_a_bmc_that_forgets_is_armed_again() {
     // The mistake is seen when the system on the disk asks for an address:
     // long enough for that on a busy machine.
     let file = rack.lab.dir.join("build-server.toml");
-    let text = std::fs::read_to_string(&file).unwrap().replace("\ndhcp = 30\n", "\ndhcp = 110\n");
+    let text = std::fs::read_to_string(&file).unwrap().replace("\ndhcp = 90\n", "\ndhcp = 110\n");
     std::fs::write(&file, text).unwrap();
     rack.kill_server();
     rack.start_server();
@@ -168,7 +168,7 @@ fn a_killed_server_loses_nothing_and_a_bmc_that_forgets_is_armed_again() {
 /// Six ways to fail, each with its reason, within its deadline.
 #[test]
 fn every_failure_ends_with_its_reason() {
-    let mut rack = Rack::up("e2efail", &[Bios], None);
+    let mut rack = Rack::hasty("e2efail", &[Bios]);
     let sh = |rest: &str| format!("#!/bin/sh\nset -eu\n{rest}\n");
     rack.add_profile("broken", &sh("echo no such package >&2\nexit 1"), &sh("true"));
     rack.add_profile("unwell", &sh("true"), &sh("echo engine is down\nexit 3"));
@@ -217,7 +217,7 @@ fn every_failure_ends_with_its_reason() {
     bytes[middle] ^= 1;
     std::fs::write(&data, bytes).unwrap();
     rack.kill_server();
-    rack.configure(&images, None, common::rack::SHORT);
+    rack.configure(&images, None, common::rack::PATIENT);
     rack.start_server();
     fails(&rack, "base", "image", &["sha256"], 120);
     copy(format!("{good}/rootfs.zst").as_ref(), &data);
@@ -379,6 +379,7 @@ fn without_redis_commands_are_refused_and_boots_go_on_until_it_is_back() {
     }
 
     redis.start_again();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while ready() != "ready\n" {
         assert!(std::time::Instant::now() < end, "did not recover: {}", ready());
         std::thread::sleep(std::time::Duration::from_millis(200));

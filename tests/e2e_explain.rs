@@ -98,7 +98,7 @@ impl Drop for OtherServer {
 /// What keeps a machine from its loader, and what does not.
 #[test]
 fn before_the_loader() {
-    let rack = Rack::up("e2eexpl", &[Bios], None);
+    let rack = Rack::hasty("e2eexpl", &[Bios]);
     rack.fault(0, "bmc-silent on");
     rack.wait_end(&rack.install("node01", "base"), 60);
     shows(&rack, "bmc-silent", true, 1);
@@ -156,7 +156,7 @@ fn before_the_loader() {
 /// here.
 #[test]
 fn around_the_loader() {
-    let mut rack = Rack::up("e2eexpl", &[Uefi], None);
+    let mut rack = Rack::hasty("e2eexpl", &[Uefi]);
     let lost =
         Lost::begin(&rack, "bridge", "output", "ip daddr 10.77.0.11 udp sport 1024-65535 drop");
     let id = rack.install("node01", "base");
@@ -188,7 +188,7 @@ fn around_the_loader() {
 /// Kernel and ramdisk: not there, broken off, and never heard of again.
 #[test]
 fn between_loader_and_agent() {
-    let mut rack = Rack::up("e2eexpl", &[Bios], None);
+    let mut rack = Rack::hasty("e2eexpl", &[Bios]);
     let images = rack.dir.path().join("images");
     std::fs::create_dir(&images).unwrap();
     copy(&image_cache().join("debian-12"), &images.join("debian-12"));
@@ -238,7 +238,7 @@ fn between_loader_and_agent() {
 /// noticed of it; then one that does not.
 #[test]
 fn from_the_agent_on() {
-    let rack = Rack::up("e2eexpl", &[Bios], None);
+    let rack = Rack::hasty("e2eexpl", &[Bios]);
     rack.fault(0, "clock 1970-01-02T00:00:00");
     rack.must_deploy(&rack.install("node01", "base"));
     shows(&rack, "clock-wrong", false, 1);

@@ -167,31 +167,36 @@ fn add_last_step(rack: &Rack) {
     std::fs::write(dir.join("profile.toml"), more).unwrap();
 }
 
-/// M41: what a closed room needs is carried in on one file; nothing leads out.
+/// M41: what a closed room needs, the installer's image too, is carried in on
+/// one file; nothing leads out.
 /// The UEFI machine has Secure Boot on. M19: of the BIOS machine, the
 /// installer's last report and the installed system's first ones are lost.
 #[test]
 fn a_closed_room_is_installed_from_a_mirror_that_was_carried_in() {
     let bag = tempfile::tempdir().unwrap();
     let file = bag.path().join("docker.tar.zst");
-    // Image and mirror are of one server: its key is what the installer believes.
-    let images = bag.path().join("images");
-    let key = {
-        let rack = Rack::with_uplink("e2eout", &[Bios], &images, LONG);
+    let (outside, inside) = (bag.path().join("outside"), bag.path().join("inside"));
+    let mirror = {
+        let rack = Rack::with_uplink("e2eout", &[Bios], &outside, LONG);
         have_image(&rack);
         rack.ok(&["mirror", "build", "--image", IMAGE, "--profile", "docker", "--name", "room"]);
-        rack.ok(&["mirror", "export", "room", file.to_str().unwrap()]);
-        let all = rack.json(&["mirror", "list"]);
-        all["items"][0]["key"].as_str().unwrap().to_owned()
+        let said = rack.ok(&["mirror", "export", "room", file.to_str().unwrap()]);
+        assert!(said.contains("with its image"), "{said}");
+        rack.json(&["mirror", "list"])["items"][0].clone()
     };
+    let key = mirror["key"].as_str().unwrap();
     let mut rack = Rack::up("e2eroom", &[Bios, UefiSecure], None);
     rack.kill_server();
-    rack.configure(&images, None, LONG);
+    rack.configure(&inside, None, LONG);
     rack.start_server();
     add_last_step(&rack);
     let out = rack.lab.command("ip").args(["route", "show", "default"]).output().unwrap();
     assert!(out.stdout.is_empty(), "a closed room");
-    rack.ok(&["mirror", "import", file.to_str().unwrap(), "--key", &key]);
+    assert_eq!(rack.json(&["images"])["items"], serde_json::json!([]), "it has no image yet");
+    rack.ok(&["mirror", "import", file.to_str().unwrap(), "--key", key]);
+    let images = rack.json(&["images"]);
+    let image = &images["items"][0];
+    assert_eq!((&image["name"], &image["digest"]), (&mirror["image"], &mirror["image_digest"]));
     let builds = ["node01", "node02"].map(|n| install(&rack, n, "docker", &["--mirror", "room"]));
     reports_are_lost(&rack, &builds[0]);
     for id in &builds {

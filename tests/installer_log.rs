@@ -95,7 +95,9 @@ async fn a_question_asked_while_the_store_is_away_is_known_when_it_is_back() {
     for text in ["--> INPUT critical mirror/country", "<-- 0 question will be asked", "--> GO"] {
         b.says(NODE, &format!("<15>debconf: {text}"));
     }
-    until("the question is in the log", || b.log().contains("--> GO")).await;
+    // The log is written first: the store has to have refused the question, too.
+    let refused = || b.log().contains("--> GO") && !b.rack.store_ok();
+    until("the question is in the log and nowhere else", refused).await;
     assert_eq!(b.now().question, None, "the store did not take it");
     b.store.set_down(false);
     // The installer says nothing more.

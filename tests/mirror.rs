@@ -1,68 +1,16 @@
-//! Mirrors [M24 M41]: made, read, damaged, carried, killed.
+//! Mirrors [M24 M41]: made, read, damaged, killed.
 
 #[path = "common/archive.rs"]
 mod archive;
+mod mirrors;
 
 use archive::{Archive, KERNEL, visible};
-use provision::archive::SigningKey;
-use provision::image::{AddRequest, Image, Silent, add_installer};
-use provision::mirror::{self, Mirror, MirrorError, MirrorRequest, Mirrors};
-use provision::model::Name;
+use mirrors::{faults, house, image, name, request};
+use provision::image::{AddRequest, Silent, add_installer};
+use provision::mirror::{self, MirrorRequest, Mirrors};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
-fn image(dir: &Path, a: &Archive) -> Image {
-    add_installer(&a.request(dir), &mut Silent).unwrap()
-}
-
-fn request(dir: &Path, a: &Archive, image: Image) -> MirrorRequest {
-    MirrorRequest {
-        name: name("m"),
-        image,
-        profile: None,
-        packages: ["docker.io", "docker-cli?"].map(str::to_owned).to_vec(),
-        sources: a.sources(),
-        through: Vec::new(),
-        mirrors: dir.join("mirrors"),
-        cache: dir.join("cache"),
-        cache_files: None,
-        key: dir.join("archive.key"),
-    }
-}
-
-fn name(n: &str) -> Name {
-    n.parse().unwrap()
-}
-
-struct House {
-    /// Goes when the test has ended.
-    _a: Archive,
-    dir: tempfile::TempDir,
-    mirror: Mirror,
-}
-
-fn house() -> House {
-    let (a, dir) = (Archive::whole(), tempfile::tempdir().unwrap());
-    a.lose(&format!("ext4-modules-{KERNEL}-di"));
-    let image = image(dir.path(), &a);
-    let mirror = mirror::build_mirror(&request(dir.path(), &a, image), &mut Silent).unwrap();
-    House { _a: a, dir, mirror }
-}
-
-impl House {
-    fn shelf(&self) -> Mirrors {
-        Mirrors::open(self.dir.path().join("mirrors"))
-    }
-
-    fn own(&self) -> String {
-        SigningKey::open(&self.dir.path().join("archive.key")).unwrap().fingerprint()
-    }
-}
-
-fn faults(m: &Mirror) -> Vec<String> {
-    m.verify(|_, _| true).unwrap().faults
-}
 
 /// apt with nothing but the mirror at `uri`.
 fn apt(root: &Path, uri: &str, key: &Path, arguments: &[&str]) -> (bool, String) {
@@ -171,68 +119,6 @@ fn a_flipped_byte_a_lost_file_and_a_stranger_are_found() {
     assert!(faults(&m)[0].contains("signature"), "{:?}", faults(&m));
     fs::write(&toml, text).unwrap();
     assert_eq!(faults(&h.mirror), Vec::<String>::new());
-}
-
-#[test]
-fn a_mirror_is_carried_into_a_closed_room_and_nothing_else_is_taken_in() {
-    let h = house();
-    let mut file = Vec::new();
-    mirror::export(&h.mirror, &mut file).unwrap();
-    let mut again = Vec::new();
-    mirror::export(&h.mirror, &mut again).unwrap();
-    assert_eq!(file, again, "the same mirror is the same file");
-
-    let room = tempfile::tempdir().unwrap();
-    let there = Mirrors::open(room.path().join("mirrors"));
-    let take = |bytes: &[u8], keys: &[String]| mirror::import(&there, bytes, keys, &mut Silent);
-    // A room does not know the other server's key until somebody says it.
-    let own = h.own();
-    match take(&file, &[]) {
-        Err(MirrorError::Stranger(print)) => assert_eq!(print, own),
-        other => panic!("{other:?}"),
-    }
-    let keys = [own];
-    for cut in [10, file.len() / 3, file.len() - 100] {
-        let e = take(&file[..cut], &keys).unwrap_err();
-        assert!(matches!(e, MirrorError::Import(_)), "{e}");
-    }
-    // Every byte counts: plain tar inside, so that the change survives.
-    let plain = zstd::decode_all(&file[..]).unwrap();
-    let packages: Vec<usize> =
-        plain.windows(8).enumerate().filter(|(_, w)| *w == b"!<arch>\n").map(|(n, _)| n).collect();
-    // The description, a package's beginning, the middle of the last one.
-    for at in [600, packages[3] + 70, packages[packages.len() - 1] + 300] {
-        let mut bad = plain.clone();
-        bad[at] ^= 1;
-        let e = take(&zstd::encode_all(&bad[..], 1).unwrap(), &keys);
-        assert!(e.is_err(), "a change at {at} is taken in");
-    }
-    // Something that was not signed, behind what was.
-    let mut tar = tar::Builder::new(Vec::new());
-    for entry in tar::Archive::new(&plain[..]).entries().unwrap() {
-        let entry = entry.unwrap();
-        let (mut header, path) = (entry.header().clone(), entry.path().unwrap().into_owned());
-        tar.append_data(&mut header, path, entry).unwrap();
-    }
-    let mut header = tar::Header::new_gnu();
-    header.set_size(1);
-    header.set_mode(0o644);
-    tar.append_data(&mut header, "pool/evil", &b"x"[..]).unwrap();
-    let more = zstd::encode_all(&tar.into_inner().unwrap()[..], 1).unwrap();
-    let e = take(&more, &keys).unwrap_err().to_string();
-    assert!(e.contains("pool/evil") && e.contains("not in its description"), "{e}");
-    assert_eq!(visible(there.dir()), Vec::<String>::new(), "nothing is left of any of these");
-    assert!(there.list().unwrap().0.is_empty());
-
-    let m = take(&file, &keys).unwrap();
-    assert_eq!((m.digest, faults(&m)), (h.mirror.digest, Vec::new()));
-    assert!(matches!(take(&file, &keys), Err(MirrorError::Taken(_))));
-    there.remove(&name("m")).unwrap();
-    assert!(there.get(&name("m")).unwrap_err().is_unknown());
-    assert_eq!(
-        fs::read_dir(there.dir()).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir()).count(),
-        0
-    );
 }
 
 #[test]

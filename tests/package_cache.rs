@@ -116,6 +116,8 @@ async fn answer(mut s: TcpStream, files: Arc<Mutex<Files>>) {
         body.len()
     );
     let body = &body[..file.cut.unwrap_or(body.len())];
+    // First: who has got it may ask at once how much it was.
+    files.lock().unwrap().sent += body.len() as u64;
     let _ = s.write_all(head.as_bytes()).await;
     let half = if file.gate.is_some() { body.len() / 2 } else { body.len() };
     let _ = s.write_all(&body[..half]).await;
@@ -123,7 +125,6 @@ async fn answer(mut s: TcpStream, files: Arc<Mutex<Files>>) {
         g.notified().await;
         let _ = s.write_all(&body[half..]).await;
     }
-    files.lock().unwrap().sent += body.len() as u64;
 }
 
 struct House {

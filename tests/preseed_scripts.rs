@@ -4,7 +4,8 @@
 mod preseed;
 
 use preseed::{bios, feed, minimal, shipped, uefi};
-use provision::model::plan::InstalledReport;
+use provision::model::Phase;
+use provision::model::plan::{InstalledReport, PhaseReport};
 use provision::preseed::{File, Values};
 use std::io::Write;
 use std::path::Path;
@@ -36,7 +37,7 @@ fn chosen(values: &Values, machine: &[(&str, u64, &str, &str)]) -> Result<String
         .replace("/run/provision", &at)
         .replace("/autoinstall.yaml", &format!("{at}/autoinstall.yaml"));
     let script = format!(
-        "{functions}\nphase() {{ :; }}\nleave() {{ :; }}\nfail() {{ echo \"$1: $2\" >&2; exit 9; }}\ndisk\n"
+        "{functions}\nphase() {{ :; }}\nleave() {{ :; }}\nbeside() {{ :; }}\nfail() {{ echo \"$1: $2\" >&2; exit 9; }}\ndisk\n"
     );
     let out = feed("sh", &["-s"], &script).unwrap();
     let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();
@@ -72,6 +73,33 @@ fn exactly_one_disk_fits_or_none_is_touched() {
     let mut by_path = minimal();
     by_path.disk.path = "/dev/vdb".into();
     assert!(chosen(&by_path, &one).unwrap_err().contains("vda serial  wwn  (another path)"));
+}
+
+/// Ubuntu's newer installer says nothing of itself; what it writes is told,
+/// until the last report has gone out.
+#[test]
+fn what_is_written_to_the_disk_is_told_as_long_as_the_install_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().display().to_string();
+    disks(dir.path(), &[("sda", 2_000_000, "", "")]);
+    let stat = "  64 0 512 3 1000 20 2048 9 0 12 12 0 0 0 0\n";
+    std::fs::write(dir.path().join("block/sda/stat"), stat).unwrap();
+    for (file, text) in [("disk", "sda\n"), ("wgetrc", "")] {
+        std::fs::write(dir.path().join(file), text).unwrap();
+    }
+    let script = shipped().render(File::Early, &minimal()).unwrap().text;
+    let functions = script.split("\ncase \"$1\" in\nearly)").next().unwrap();
+    let functions = functions.replace("/sys/block", &format!("{at}/block"));
+    let functions = functions.replace("/run/provision", &at);
+    // After the first the last steps begin, after the second all is told.
+    let post = "post() { cat \"$2\"; echo; if [ -e AT/at ]; then rm AT/wgetrc; else echo profile > AT/at; fi; }";
+    let script = format!("{functions}\n{}\nsleep() {{ :; }}\nwatch\n", post.replace("AT", &at));
+    let out = feed("sh", &["-s"], &script).unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let told: Vec<PhaseReport> = said.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let told: Vec<(Phase, u64)> = told.iter().map(|r| (r.phase, r.bytes)).collect();
+    assert_eq!(told, [(Phase::Image, 2048 * 512), (Phase::Profile, 2048 * 512)]);
 }
 
 /// Runs `late.sh` on a directory in place of `/target`; programs of the new

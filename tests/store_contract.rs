@@ -39,6 +39,23 @@ async fn contract(s: Arc<dyn Store>) {
     assert_eq!(keys, ["a", "b"]);
     assert!(s.get(kind::NODE, "c").await.unwrap().is_none());
 
+    // Of a kind those below a prefix, which is no pattern.
+    for k in ["b-1/a", "b-1/z", "b-1/\u{10fffd}", "b-1", "b-10/a", "b-2/a", "*/a", "b-[12]/a"] {
+        let b = Batch::new().put(kind::RENDERING, k, &json!(k), Expect::Any).unwrap();
+        s.commit(b).await.unwrap();
+    }
+    for (prefix, keys) in [
+        ("b-1/", &["b-1/a", "b-1/z", "b-1/\u{10fffd}"][..]),
+        ("*/", &["*/a"]),
+        ("b-[12]/", &["b-[12]/a"]),
+        ("c", &[]),
+    ] {
+        let found = s.list_below(kind::RENDERING, prefix).await.unwrap();
+        let found: Vec<_> = found.iter().map(|d| d.key.as_str()).collect();
+        assert_eq!(found, keys, "{prefix}");
+    }
+    assert_eq!(s.list_below(kind::RENDERING, "").await.unwrap().len(), 8);
+
     // Events keep order, also when many commit at once, and can be asked for.
     let mut tasks = tokio::task::JoinSet::new();
     for n in 1..=60u32 {

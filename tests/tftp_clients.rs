@@ -126,6 +126,17 @@ fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     (buffer[..len].to_vec(), from)
 }
 
+/// The head of the next packet that is not block `had` once more: who is slow
+/// to confirm it gets it again.
+fn head_after(socket: &UdpSocket, had: u8) -> Vec<u8> {
+    loop {
+        let packet = receive(socket).0;
+        if packet[..4] != [0, 3, 0, had] {
+            return packet[..4].to_vec();
+        }
+    }
+}
+
 #[test]
 fn real_clients_get_every_byte() {
     let served = Served::new(|_| {});
@@ -226,7 +237,7 @@ fn a_thousand_requests_nobody_follows_up_do_not_stop_a_boot() {
     let began = Instant::now();
     let output = served.atftp(&["blksize 1468"], "loader", &to);
     assert!(std::fs::read(&to).unwrap() == content, "{output:?}");
-    assert!(began.elapsed() < Duration::from_secs(5), "took {:?}", began.elapsed());
+    assert!(began.elapsed() < PATIENCE, "took {:?}", began.elapsed());
 }
 
 #[test]
@@ -238,7 +249,7 @@ fn a_flood_from_many_addresses_does_not_end_a_transfer_that_moves() {
     let (first, transfer) = receive(&client);
     assert_eq!(first[..4], [0, 3, 0, 1]);
     client.send_to(&[0, 4, 0, 1], transfer).unwrap();
-    assert_eq!(receive(&client).0[..4], [0, 3, 0, 2]);
+    assert_eq!(head_after(&client, 1), [0, 3, 0, 2]);
     let flood: Vec<UdpSocket> =
         (1..=100).map(|n| UdpSocket::bind((Ipv4Addr::new(127, 0, 1, n), 0)).unwrap()).collect();
     for socket in &flood {
@@ -248,8 +259,7 @@ fn a_flood_from_many_addresses_does_not_end_a_transfer_that_moves() {
     for block in 2..=6 {
         client.send_to(&[0, 4, 0, block], transfer).unwrap();
         if block < 6 {
-            let got = receive(&client).0;
-            assert_eq!(got[..4], [0, 3, 0, block + 1]);
+            assert_eq!(head_after(&client, block), [0, 3, 0, block + 1]);
         }
     }
     let done = served.wait_for("end", |s| s.kind == SightingKind::Done);
@@ -307,7 +317,8 @@ fn the_size_probe_of_edk2_holds_nothing_and_repeated_requests_are_one() {
 fn lost_packets_are_sent_again_and_the_silent_are_given_up() {
     let served = Served::new(|s| {
         s.timeout = Duration::from_millis(50);
-        s.retries = 3;
+        // Six seconds in all, for a client that is slow and not gone.
+        s.retries = 6;
     });
     served.put("loader", &noise(3000));
     let client = served.client();
@@ -316,9 +327,15 @@ fn lost_packets_are_sent_again_and_the_silent_are_given_up() {
     let (oack, transfer) = receive(&client);
     assert_eq!(receive(&client).0, oack, "the OACK again");
     client.send_to(&[0, 4, 0, 0], transfer).unwrap();
-    let blocks: Vec<u8> =
-        (0..4).map(|_| receive(&client).0).filter(|p| p[1] == 3).map(|p| p[3]).collect();
-    assert!(blocks.starts_with(&[1, 2, 3]), "{blocks:?}");
+    // Perhaps behind more OACKs.
+    let mut blocks = Vec::new();
+    while blocks.len() < 3 {
+        let packet = receive(&client).0;
+        if packet[1] == 3 {
+            blocks.push(packet[3]);
+        }
+    }
+    assert_eq!(blocks, [1, 2, 3]);
     // Block 3 was lost: all behind block 2 come again, and then new ones.
     client.send_to(&[0, 4, 0, 2], transfer).unwrap();
     let mut again = Vec::new();

@@ -117,24 +117,24 @@ fn chronyc_sources_names_us_with_our_stratum_and_sees_it_change() {
         let out = c.output().expect("chronyc");
         String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
     };
-    let wait_for = |begin: &str| {
+    // Its first samples on a busy machine may be off by more.
+    let wait_for = |begin: &str, within: f64| {
         let end = Instant::now() + PATIENCE;
         loop {
             let said = sources();
-            if said.starts_with(begin) {
-                return said;
+            let offset = said.trim().split(',').nth(7).and_then(|o| o.parse::<f64>().ok());
+            if said.starts_with(begin) && offset.is_some_and(|o| o.abs() < within) {
+                return;
             }
             assert!(Instant::now() < end, "{begin:?} does not come: {said}");
             std::thread::sleep(Duration::from_millis(200));
         }
     };
     // ^ server, * selected; then name, stratum, poll.
-    let first = wait_for("^,*,10.7.0.1,6,1,");
-    let offset: f64 = first.trim().split(',').nth(7).unwrap().parse().unwrap();
-    assert!(offset.abs() < 0.01, "{first}");
+    wait_for("^,*,10.7.0.1,6,1,", 0.01);
 
     *served.source.clock.lock().unwrap() = Clock::Free;
-    wait_for("^,*,10.7.0.1,10,1,");
+    wait_for("^,*,10.7.0.1,10,1,", f64::INFINITY);
     assert!(!served.counters.is_kept());
 }
 

@@ -4,14 +4,19 @@
 use super::journal::say;
 use super::target::Target;
 use crate::image::child;
-use std::io;
+use std::io::{self, PipeReader, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// How many of its last lines a failure shows.
 const LAST_LINES: usize = 8;
+/// What a pipe holds (pipe(7)): of a program that has ended, no more is unread.
+const PIPE: usize = 64 << 10;
 
 /// Why a program did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -120,37 +125,76 @@ pub fn run_to_end(
     // It holds the writing ends, which must close when the child does.
     drop(command);
     let (lines_in, lines) = channel();
-    child::lines(from, lines_in);
+    let ended = Arc::new(AtomicBool::new(false));
+    child::lines(Output { from, ended: ended.clone(), left: PIPE }, lines_in);
     let begun = Instant::now();
     let mut all: Vec<String> = Vec::new();
-    let mut slow = false;
-    loop {
+    let mut take = |line: String| {
+        line_said(&line);
+        all.push(line);
+        if all.len() > 10_000 {
+            all.drain(..5_000);
+        }
+    };
+    let slow = loop {
         match lines.recv_timeout(Duration::from_millis(100)) {
-            Ok(line) => {
-                line_said(&line);
-                all.push(line);
-                if all.len() > 10_000 {
-                    all.drain(..5_000);
-                }
-            }
-            Err(RecvTimeoutError::Disconnected) => break,
+            Ok(line) => take(line),
+            Err(RecvTimeoutError::Disconnected) => break false,
             Err(RecvTimeoutError::Timeout) => {
-                // A daemon that a script left behind keeps the pipe open; the
-                // program itself has ended.
                 if matches!(child.try_wait(), Ok(Some(_))) {
-                    break;
+                    break false;
                 }
             }
         }
         if begun.elapsed() > patience {
-            slow = true;
             kill_group(&mut child);
-            break;
+            break true;
         }
-    }
+    };
     let status = child.wait().map_err(start)?;
+    // Its last lines may still be on their way.
+    ended.store(true, Ordering::Release);
+    lines.iter().for_each(take);
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(Outcome { code: if slow { 124 } else { code }, lines: all })
+}
+
+/// What a program says. A daemon that a script left behind keeps the pipe open:
+/// once the program has ended, this ends with what it has written.
+struct Output {
+    from: PipeReader,
+    /// The program has.
+    ended: Arc<AtomicBool>,
+    /// Bytes that are read after that, so that a daemon's words do not go on.
+    left: usize,
+}
+
+impl Read for Output {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        loop {
+            // Asked first: then all that it wrote is there to be seen.
+            let ended = self.ended.load(Ordering::Acquire);
+            if is_ready(&self.from, if ended { 0 } else { 100 })? {
+                let most = if ended { self.left.min(to.len()) } else { to.len() };
+                let read = self.from.read(&mut to[..most])?;
+                self.left -= if ended { read } else { 0 };
+                return Ok(read);
+            }
+            if ended {
+                return Ok(0);
+            }
+        }
+    }
+}
+
+/// Whether there is something to read, be it the end, within so many milliseconds.
+fn is_ready(pipe: &PipeReader, millis: libc::c_int) -> io::Result<bool> {
+    let mut one = libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry, of a descriptor that is open as long as `pipe`.
+    match unsafe { libc::poll(&raw mut one, 1, millis) } {
+        -1 => Err(io::Error::last_os_error()),
+        n => Ok(n > 0),
+    }
 }
 
 /// The program and what it has started. Already gone is as good.
@@ -165,6 +209,7 @@ fn kill_group(child: &mut Child) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
 
     fn sh(script: &str, patience: Duration) -> Result<String, ChrootError> {
         let mut command = Command::new("sh");
@@ -188,5 +233,24 @@ mod tests {
         let start = Instant::now();
         assert_eq!(sh("sleep 30 & echo done", Duration::from_secs(20)).unwrap(), "done");
         assert!(start.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn what_a_program_wrote_until_its_end_is_read_while_a_daemon_has_its_pipe() {
+        let ended = |from| Output { from, ended: Arc::new(AtomicBool::new(true)), left: PIPE };
+        let (from, mut to) = io::pipe().unwrap();
+        to.write_all(b"one\ntwo\nno end").unwrap();
+        let (lines_in, lines) = channel();
+        child::lines(ended(from), lines_in).join().unwrap();
+        assert_eq!(lines.iter().collect::<Vec<_>>(), ["one", "two", "no end"]);
+        drop(to);
+
+        // One that writes for ever.
+        let (from, mut to) = io::pipe().unwrap();
+        let daemon = std::thread::spawn(move || while to.write_all(b"and on\n").is_ok() {});
+        let mut said = Vec::new();
+        ended(from).read_to_end(&mut said).unwrap();
+        assert!(said.len() <= PIPE);
+        daemon.join().unwrap();
     }
 }

@@ -1,12 +1,49 @@
 //! Work that takes minutes and has no node: begun as an operation, watched by
-//! its id, its end written down.
+//! its id, its end written down. All of it is done in a place of its own until
+//! it is complete, so it can be cancelled at any time.
 
-use super::{Caller, Ctx, Problem, Report};
+use super::{Caller, Ctx, Problem};
 use crate::model::{Name, NewEvent, Operation, OperationKind, Outcome, Time};
 use axum::Json as Out;
 use axum::http::StatusCode;
 use serde_json::Value;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Told the step, what of it is done, and all of it.
+type Tell = Arc<dyn Fn(&str, u64, u64) + Send + Sync>;
+
+/// Told what such work does, and asked whether it is still wanted.
+#[derive(Clone)]
+pub struct Report {
+    tell: Tell,
+    stop: CancellationToken,
+}
+
+impl Report {
+    /// The step, what of it is done, and all of it.
+    pub fn tell(&self, step: &str, done: u64, total: u64) {
+        (self.tell)(step, done, total);
+    }
+
+    /// Whether it was cancelled: the work ends soon, with any error.
+    pub fn is_cancelled(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Says `why` and waits for `turn`.
+    ///
+    /// # Errors
+    /// It was cancelled meanwhile.
+    pub async fn wait<T>(&self, why: &str, turn: impl Future<Output = T>) -> Result<T, String> {
+        self.tell(why, 0, 0);
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err("cancelled".to_owned()),
+            t = turn => Ok(t),
+        }
+    }
+}
 
 /// What is begun, as the record calls it.
 pub(super) struct Work {
@@ -35,12 +72,14 @@ where
     let o = ctx.rack.begin(what.kind, None, &caller.asker(), event(Outcome::Info)).await?;
     let (id, rack) = (o.id.clone(), ctx.rack.clone());
     let (reporting, progress_id) = (rack.clone(), id.clone());
-    let progress: Report =
+    let tell =
         Arc::new(move |t: &str, done, total| reporting.progress(&progress_id, t, done, total));
-    let work = work(progress);
+    let work = work(Report { tell, stop: rack.stops.add(&id) });
     let actor = caller.name.clone();
     tokio::spawn(async move {
         let done = work.await;
+        // What was complete before it could be stopped is done all the same.
+        let done = done.map_err(|why| rack.stops.reason(&id).unwrap_or(why));
         let outcome = if done.is_ok() { Outcome::Ok } else { Outcome::Failed };
         let mut e = NewEvent::new(Time::now(), &actor, what.event, outcome).with(about, &name);
         match &done {

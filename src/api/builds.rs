@@ -243,11 +243,10 @@ pub(super) async fn files(
 ) -> Result<Out<List<Rendering>>, Problem> {
     let build = find(&ctx, &id)?;
     let prefix = format!("{}/", build.id);
-    let all = ctx.rack.store().list(kind::RENDERING).await?;
-    let own = all.into_iter().filter(|d| d.key.starts_with(&prefix));
+    let own = ctx.rack.store().list_below(kind::RENDERING, &prefix).await?;
     let read = |d: Doc| {
         let fault = |e| Problem::internal(format!("rendering {:?}: {e}", d.key));
         serde_json::from_value(d.value).map_err(fault)
     };
-    Ok(Out(List { items: own.map(read).collect::<Result<_, _>>()? }))
+    Ok(Out(List { items: own.into_iter().map(read).collect::<Result<_, _>>()? }))
 }

@@ -33,6 +33,11 @@ pub trait Clerk: Send + Sync + 'static {
         let tokens = self.tokens().read().unwrap_or_else(PoisonError::into_inner);
         tokens.get(&Digest::of(token.as_bytes())).cloned()
     }
+    /// Whether the token with this digest is still good.
+    fn holds(&self, token: &Digest) -> bool {
+        let tokens = self.tokens().read().unwrap_or_else(PoisonError::into_inner);
+        tokens.get(token).is_some_and(|t| !t.expired(Time::now()))
+    }
 }
 
 /// Refuses callers whose role is less than `least`, and says so in the log.

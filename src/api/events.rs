@@ -1,10 +1,12 @@
 //! `/v1/events`: the log, as a list or as a stream (Server-Sent Events).
 
+use super::caller::{LocalPeer, bearer};
 use super::filter::{Limit, Paged, cursor, place};
 use super::problem::{Query, Whole};
 use super::{Caller, Clerk, Problem};
-use crate::model::{Event, Outcome, Time};
+use crate::model::{Digest, Event, Outcome, Time};
 use crate::store::{ChainReport, EventQuery, verify_chain};
+use axum::Extension;
 use axum::Json as Out;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -14,10 +16,14 @@ use futures::{Stream, StreamExt};
 use serde::Deserialize;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 
 /// No event comes after this: stores count with a sign.
 const LAST: u64 = i64::MAX.unsigned_abs();
+
+/// How often a silent stream's token is looked up again.
+const LOOK: Duration = Duration::from_secs(15);
 
 /// Most events in one answer.
 const MOST: usize = 10_000;
@@ -98,6 +104,7 @@ pub(super) async fn query<C: Clerk>(
     _: Caller,
     State(ctx): State<Arc<C>>,
     Query(f): Query<Filter>,
+    local: Option<Extension<LocalPeer>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let node = f.node.as_deref().map(|n| ctx.node(n)).transpose();
@@ -121,7 +128,20 @@ pub(super) async fn query<C: Clerk>(
     }
     let last = headers.get("last-event-id").and_then(|v| v.to_str().ok()?.parse().ok());
     q.after = last.or(q.after).map(|a: u64| a.min(LAST));
-    let stream = follow(ctx, q).map(|e| {
+    // By the local socket there is none; else it was looked up on the way here.
+    let token = bearer(&headers).filter(|_| local.is_none()).map(|t| Digest::of(t.as_bytes()));
+    let clerk = ctx.clone();
+    let holds = move || token.is_none_or(|t| clerk.holds(&t));
+    let events = Box::pin(follow(ctx, q).map(Some));
+    let looks = Box::pin(futures::stream::unfold((), |()| async {
+        tokio::time::sleep(LOOK).await;
+        Some((None, ()))
+    }));
+    let told = futures::stream::select(events, looks)
+        // A token that was revoked, or is over, is told nothing more.
+        .take_while(move |_| std::future::ready(holds()))
+        .filter_map(std::future::ready);
+    let stream = told.map(|e| {
         let event = axum::response::sse::Event::default().id(e.seq.to_string());
         let event = event.json_data(&e).unwrap_or_else(|_| axum::response::sse::Event::default());
         Ok::<_, Infallible>(event)
@@ -164,7 +184,7 @@ pub(crate) fn follow<C: Clerk>(ctx: Arc<C>, q: EventQuery) -> impl Stream<Item =
                         s.behind = page.len() == q.limit && q.limit == 1000;
                         s.ready.extend(page);
                     }
-                    Err(_) => tokio::time::sleep(std::time::Duration::from_secs(2)).await,
+                    Err(_) => tokio::time::sleep(Duration::from_secs(2)).await,
                 }
                 continue;
             }

@@ -1,6 +1,7 @@
 //! `POST /v1/nodes/{n}/install`: checks that image and profile exist and fit
 //! before anything is powered, and fixes the plan.
 
+use super::choice::{Chosen, choose};
 use super::problem::{Json, Path};
 use super::{Caller, Ctx, Problem, demand};
 use crate::auth::Role;
@@ -20,8 +21,7 @@ use axum::Json as Out;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The body of an install.
@@ -79,44 +79,28 @@ pub(super) async fn install(
 }
 
 /// Checks, and fixes the plan; `parent` is the operation it is a part of.
-pub(crate) async fn order(
+pub(super) async fn order(
     ctx: &Arc<Ctx>,
-    (asker, parent): (&Asker, Option<&OperationId>),
+    by: (&Asker, Option<&OperationId>),
     n: &str,
     r: &InstallRequest,
 ) -> Result<InstallOrder, Problem> {
     let node = (**ctx.rack.view().inventory.find(n)?).clone();
-    let named =
-        |text: &str, field| text.parse::<Name>().map_err(|e| Problem::bad(e.to_string()).at(field));
-    let profile_name = named(&r.profile, "/type")?;
-    let image_name: Name = match &r.image {
-        Some(i) => named(i, "/image")?,
-        None => ctx.config.install.image.clone(),
-    };
-    let mirror_name: Option<Name> = match &r.mirror {
-        Some(m) => Some(named(m, "/mirror")?),
-        None => None,
-    };
-    let (images, profiles, dir) =
-        (ctx.images.clone(), ctx.profiles.clone(), ctx.config.config_dir.clone());
-    let mirrors = ctx.mirrors.shelf().clone();
-    let read = tokio::task::spawn_blocking(move || {
-        Ok::<_, Problem>((
-            profiles.get(&profile_name).map_err(|e| Problem::from(e).at("/type"))?,
-            images.get(&image_name).map_err(|e| Problem::from(e).at("/image"))?,
-            mirror_name
-                .map(|m| mirrors.get(&m))
-                .transpose()
-                .map_err(|e| Problem::from(e).at("/mirror"))?,
-            config_commit(dir),
-        ))
-    });
-    let (profile, image, mirror, config_commit) =
-        read.await.map_err(|e| Problem::internal(e.to_string()))??;
+    ordered(ctx, by, node, &choose(ctx, r).await?)
+}
+
+/// The same when it is known what the request names.
+pub(super) fn ordered(
+    ctx: &Arc<Ctx>,
+    (asker, parent): (&Asker, Option<&OperationId>),
+    node: Node,
+    chosen: &Chosen,
+) -> Result<InstallOrder, Problem> {
+    let Chosen { profile, image, mirror, .. } = chosen;
     let method = image.description.method;
     let baked = image.baked_for(&profile.name, &profile.digest).filter(|_| !method.is_installer());
     let (rootfs, installer) = if method.is_installer() {
-        (None, Some(installer(ctx, &node, &image, (mirror.as_ref(), &profile))?))
+        (None, Some(installer(ctx, &node, chosen)?))
     } else if let Some(m) = mirror {
         let m = format!(
             "mirror '{}' is for an installer; image '{}' is written by the agent and needs none",
@@ -150,7 +134,7 @@ pub(crate) async fn order(
         mirror: mirror
             .as_ref()
             .map(|m| MirrorUsed { name: m.description.name.clone(), digest: m.digest }),
-        config_commit,
+        config_commit: chosen.config_commit.clone(),
         templates: ["install.ipxe", "local.ipxe", "pxelinux.cfg", "grub.cfg"]
             .into_iter()
             .filter_map(|t| Some((t.to_owned(), ctx.scripts.digest(t)?)))
@@ -160,9 +144,9 @@ pub(crate) async fn order(
     let is_baked = baked.is_some();
     let mac = node.spec.macs.first().copied();
     let mac = mac.ok_or_else(|| Problem::internal(format!("{} has no MAC", node.spec.name)))?;
-    let mut plan = plan(ctx, &node, &image, &profile, rootfs, mac, is_baked);
+    let mut plan = plan(ctx, &node, image, profile, rootfs, mac, is_baked);
     plan.installer = installer;
-    if let Some(m) = &mirror {
+    if let Some(m) = mirror {
         // Not the archives that the host knows: they may not be there.
         plan.apt_sources = format!("deb {} {} main\n", mirror_url(ctx, m), m.description.suite);
     }
@@ -234,8 +218,7 @@ fn mirror_url(ctx: &Ctx, m: &Mirror) -> String {
 fn installer(
     ctx: &Ctx,
     node: &Node,
-    image: &Image,
-    (mirror, profile): (Option<&Mirror>, &Profile),
+    Chosen { profile, image, mirror, .. }: &Chosen,
 ) -> Result<InstallerPlan, Problem> {
     let d = &image.description;
     let at = if mirror.is_some() { "/mirror" } else { "/image" };
@@ -283,6 +266,22 @@ fn installer(
             return Err(refused(format!(
                 "mirror '{}' was not made for profile '{}' and may lack its packages",
                 of.name, profile.name
+            )));
+        }
+        // The profile may have become another one since.
+        let asked = of.asked.iter().chain(&of.absent).map(String::as_str);
+        let asked: BTreeSet<&str> = asked.collect();
+        let names = profile.packages.iter().map(|p| p.trim_end_matches('?'));
+        let lacks: Vec<&str> = names.filter(|p| !asked.contains(p)).collect();
+        if !lacks.is_empty() {
+            return Err(refused(format!(
+                "mirror '{}' was made for profile '{}' as it was then, and has not what that \
+                 names now: {}; `provision mirror build --image {} --profile {}` makes one that has",
+                of.name,
+                profile.name,
+                lacks.join(", "),
+                image.name,
+                profile.name
             )));
         }
         return Ok(InstallerPlan {
@@ -338,21 +337,4 @@ fn apt_sources(image: &Image, through: &[(String, String)]) -> String {
     let all = sources::for_suite(std::path::Path::new("/etc/apt"), suite).unwrap_or_default();
     let all = sources::through(all, through);
     all.iter().map(|s| format!("{}\n", s.line())).collect()
-}
-
-/// The commit of the configuration, `-dirty` where it has changes.
-fn config_commit(dir: PathBuf) -> Option<String> {
-    let git = |args: &[&str]| {
-        let out = std::process::Command::new("git")
-            .arg("-C")
-            .arg(&dir)
-            .args(args)
-            .stdin(std::process::Stdio::null())
-            .output()
-            .ok()?;
-        out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
-    };
-    let commit = git(&["rev-parse", "HEAD"])?;
-    let dirty = git(&["status", "--porcelain", "--", "."])?;
-    Some(if dirty.is_empty() { commit } else { format!("{commit}-dirty") })
 }

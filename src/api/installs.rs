@@ -3,7 +3,8 @@
 //! its `parent`.
 
 use super::ask::Json;
-use super::install::{InstallRequest, order};
+use super::choice::choose;
+use super::install::{InstallRequest, order, ordered};
 use super::{Caller, Ctx, Problem, demand};
 use crate::auth::Role;
 use crate::lifecycle::LifeError;
@@ -82,8 +83,10 @@ async fn checked(
     }
     let what =
         What { profile: r.profile.clone(), image: r.image.clone(), mirror: r.mirror.clone() };
+    let chosen = choose(ctx, &request(&what)).await?;
     for n in &nodes {
-        order(ctx, (asker, None), n.as_str(), &request(&what)).await?;
+        let node = (**ctx.rack.view().inventory.find(n.as_str())?).clone();
+        ordered(ctx, (asker, None), node, &chosen)?;
     }
     Ok((nodes, what))
 }

@@ -4,7 +4,8 @@ use super::background::{Work, start};
 use super::problem::{Json, Path};
 use super::{Caller, Ctx, Problem, Report, demand};
 use crate::auth::Role;
-use crate::mirror::{Mirror, MirrorError, Mirrors, Origin};
+use crate::image::{BuildError, Catalogue};
+use crate::mirror::{Accept, ImageHere, Imported, Mirror, MirrorError, Mirrors, Origin};
 use crate::model::{Digest, Name, NewEvent, Operation, OperationKind, Outcome, Time};
 use async_trait::async_trait;
 use axum::Json as Out;
@@ -52,24 +53,30 @@ pub trait MirrorKeeper: Send + Sync {
     fn shelf(&self) -> &Mirrors;
     /// Makes one; its digest.
     async fn build(&self, order: Order, progress: Report) -> Result<Digest, String>;
-    /// Takes one in that was exported, if a key with one of these fingerprints
-    /// signed it, or our own.
+    /// Takes one in that was exported, with its image, if a key that is
+    /// accepted signed it, or our own.
     async fn import(
         &self,
         from: Box<dyn Read + Send>,
-        believed: Vec<String>,
-    ) -> Result<Mirror, MirrorError>;
+        accept: Accept,
+    ) -> Result<Imported, MirrorError>;
 }
 
 impl From<MirrorError> for Problem {
     fn from(e: MirrorError) -> Self {
         let status = match &e {
             MirrorError::Unknown { .. } => StatusCode::NOT_FOUND,
-            MirrorError::Taken(_) => StatusCode::CONFLICT,
+            MirrorError::Taken(_)
+            | MirrorError::OtherImage(_)
+            | MirrorError::Build(BuildError::Busy(_)) => StatusCode::CONFLICT,
             MirrorError::Import(_) | MirrorError::Stranger(_) => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self::new(status, e.to_string())
+        let problem = Self::new(status, e.to_string());
+        match e {
+            MirrorError::OtherImage(_) => problem.at("other_image"),
+            _ => problem,
+        }
     }
 }
 
@@ -92,6 +99,10 @@ pub struct ShownMirror {
     pub image: Name,
     /// Its digest then.
     pub image_digest: Digest,
+    /// Whether it is here as it was then: without it, it cannot be installed
+    /// from the mirror.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_here: Option<ImageHere>,
     /// Profile it is for.
     pub profile: Option<Name>,
     /// Its digest then.
@@ -121,11 +132,12 @@ pub struct ShownMirrors {
     pub faults: Vec<String>,
 }
 
-pub(super) fn shown(m: &Mirror) -> ShownMirror {
+pub(super) fn shown(m: &Mirror, images: &Catalogue) -> ShownMirror {
     let d = m.description.clone();
     ShownMirror {
         digest: m.digest,
         bytes: d.bytes(),
+        image_here: Some(d.image_in(images).0),
         name: d.name,
         suite: d.suite,
         date: d.date,
@@ -165,9 +177,12 @@ pub(super) async fn list(
     _: Caller,
     State(ctx): State<Arc<Ctx>>,
 ) -> Result<Out<ShownMirrors>, Problem> {
-    let shelf = ctx.mirrors.shelf().clone();
-    let (good, faults) = blocking(move || shelf.list()).await?;
-    Ok(Out(ShownMirrors { items: good.iter().map(shown).collect(), faults }))
+    let (shelf, images) = (ctx.mirrors.shelf().clone(), ctx.images.clone());
+    let all = blocking(move || {
+        let (good, faults) = shelf.list()?;
+        Ok(ShownMirrors { items: good.iter().map(|m| shown(m, &images)).collect(), faults })
+    });
+    Ok(Out(all.await?))
 }
 
 /// One mirror.
@@ -183,8 +198,8 @@ pub(super) async fn show(
     State(ctx): State<Arc<Ctx>>,
     Path(name): Path<String>,
 ) -> Result<Out<ShownMirror>, Problem> {
-    let (shelf, name) = (ctx.mirrors.shelf().clone(), named(&name)?);
-    Ok(Out(shown(&blocking(move || shelf.get(&name)).await?)))
+    let (shelf, images, name) = (ctx.mirrors.shelf().clone(), ctx.images.clone(), named(&name)?);
+    Ok(Out(blocking(move || Ok(shown(&shelf.get(&name)?, &images))).await?))
 }
 
 /// Makes a mirror of all that an install takes.
@@ -252,8 +267,8 @@ pub(super) async fn verify(
     start(&ctx, caller, what, move |progress| async move {
         let read = move || {
             mirror.verify(|done, total| {
-                progress("reading", done, total);
-                true
+                progress.tell("reading", done, total);
+                !progress.is_cancelled()
             })
         };
         let verdict = tokio::task::spawn_blocking(read).await.map_err(|e| e.to_string())?;
@@ -289,7 +304,7 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn written(
+async fn written(
     ctx: &Ctx,
     caller: &Caller,
     kind: &'static str,

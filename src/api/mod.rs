@@ -13,6 +13,7 @@ mod ask;
 mod background;
 pub mod builds;
 pub mod caller;
+mod choice;
 pub mod clerk;
 pub mod delivery;
 pub mod deployment;
@@ -36,12 +37,13 @@ pub mod phases;
 pub mod power;
 pub mod problem;
 mod protocols;
-mod remainder;
+pub mod remainder;
 pub mod tokens;
 pub mod traffic;
 pub mod webhooks;
 pub mod window;
 
+pub use background::Report;
 pub use caller::{Caller, LocalPeer};
 pub use clerk::{Clerk, demand};
 pub use problem::Problem;
@@ -86,14 +88,11 @@ pub struct Discovered {
     pub packets: u64,
 }
 
-/// Told what an image build does: step, bytes done, bytes in all.
-pub type Report = Arc<dyn Fn(&str, u64, u64) + Send + Sync>;
-
 /// Builds images; handed in by `app`, since it runs programs.
 #[async_trait]
 pub trait ImageBuilder: Send + Sync {
-    /// Builds `image` with `bake` profiles; `progress(text, done, total)` is
-    /// called from time to time. Returns the image's digest.
+    /// Builds `image` with `bake` profiles, and ends soon when that is not
+    /// wanted any more. Returns the image's digest.
     async fn build(&self, image: Name, bake: Vec<Name>, progress: Report)
     -> Result<Digest, String>;
     /// Adds the distribution's own installer as image `name`.

@@ -3,7 +3,7 @@
 //!
 //! Every text is rendered when it is asked for, from the plan that was fixed
 //! when the install was ordered and the templates as they now are, and is
-//! kept with the build, token left out.
+//! kept with the build, token and password hash left out.
 
 use super::node_reports::Running;
 use super::{Ctx, Problem};
@@ -173,7 +173,10 @@ async fn render(
         }
     };
     let now = Time::now();
-    let kept = without_token(&rendered.text, &token);
+    let mut kept = without_token(&rendered.text, &token);
+    if let Some(hash) = &ctx.config.install.password_hash {
+        kept = kept.replace(hash.as_str(), "***");
+    }
     let templates = rendered.files.iter().map(|(f, d)| (f.clone(), *d)).collect();
     let event = NewEvent::new(now, &format!("node:{}", build.node), "installer.file", Outcome::Ok)
         .node(&build.node)

@@ -34,7 +34,8 @@ impl FromRequestParts<Arc<Ctx>> for Running {
 
     async fn from_request_parts(parts: &mut Parts, ctx: &Arc<Ctx>) -> Result<Self, Problem> {
         let wrong = || Problem::new(StatusCode::UNAUTHORIZED, "this is no build's token");
-        let id = bearer(parts).and_then(|t| ctx.key.build_of_token(t)).ok_or_else(wrong)?;
+        let id =
+            bearer(&parts.headers).and_then(|t| ctx.key.build_of_token(t)).ok_or_else(wrong)?;
         let build = ctx.rack.view().builds.get(&id).cloned().ok_or_else(wrong)?;
         if build.outcome != BuildOutcome::Running {
             return Err(LifeError::Over(id).into());

@@ -92,7 +92,17 @@ pub(super) async fn cancel(
     State(ctx): State<Arc<Ctx>>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    demand(&*ctx, &caller, Role::Controller, "cancelling").await?;
+    demand(&*ctx, &caller, who_cancels(&ctx, &id), "cancelling").await?;
     ctx.rack.cancel(&parse(&id)?, &caller.name).await?;
     Ok(StatusCode::ACCEPTED)
+}
+
+/// Who may begin such an operation may give it up.
+pub(crate) fn who_cancels(ctx: &Ctx, id: &str) -> Role {
+    let id = id.parse::<OperationId>().ok();
+    let v = ctx.rack.view();
+    match id.and_then(|id| v.operations.get(&id)).map(|o| o.kind.clone()) {
+        Some(OperationKind::ImageBuild | OperationKind::Mirror) => Role::Operate,
+        _ => Role::Controller,
+    }
 }

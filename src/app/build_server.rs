@@ -115,8 +115,10 @@ async fn serve(
     // It runs other programs: not on a thread that serves.
     let preseeds = Preseeds::new(config.templates_dir.clone());
     let linted = preseeds.clone();
-    if let Some(fault) = tokio::task::spawn_blocking(move || linted.lint_quickly()).await?.first() {
-        bail!("{fault}");
+    // Installs that need such a file are refused when they are ordered. The
+    // rest of the rack must not be without addresses and names for it.
+    for fault in tokio::task::spawn_blocking(move || linted.lint_quickly()).await? {
+        tracing::error!("{fault}");
     }
     let boots: Arc<dyn Boots> = view.clone();
     let agent = std::fs::read(&config.install.agent)

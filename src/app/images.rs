@@ -50,11 +50,11 @@ impl Progress for Steps {
     fn step(&mut self, what: &str) {
         tracing::info!(step = what, "image build");
         self.step = what.to_owned();
-        (self.report)(what, 0, 0);
+        self.report.tell(what, 0, 0);
     }
 
     fn bytes(&mut self, done: u64, total: u64) {
-        (self.report)(&self.step, done, total);
+        self.report.tell(&self.step, done, total);
     }
 
     fn log(&mut self, line: &str) {
@@ -63,6 +63,10 @@ impl Progress for Steps {
             self.tail.remove(0);
         }
         self.tail.push(line.to_owned());
+    }
+
+    fn cancelled(&self) -> bool {
+        self.report.is_cancelled()
     }
 }
 
@@ -74,8 +78,7 @@ impl ImageBuilder for HostBuilder {
         bake: Vec<Name>,
         progress: Report,
     ) -> Result<Digest, String> {
-        progress("waiting for another build", 0, 0);
-        let _turn = self.turn.lock().await;
+        let _turn = progress.wait("waiting for another build", self.turn.lock()).await?;
         let mut profiles = Vec::new();
         for name in bake {
             let p = self.profiles.get(&name).map_err(|e| e.to_string())?;
@@ -96,8 +99,7 @@ impl ImageBuilder for HostBuilder {
     }
 
     async fn add(&self, name: Name, add: AddImage, progress: Report) -> Result<Digest, String> {
-        progress("waiting for another build", 0, 0);
-        let _turn = self.turn.lock().await;
+        let _turn = progress.wait("waiting for another build", self.turn.lock()).await?;
         let request = AddRequest {
             name,
             release: add.release.to_string(),

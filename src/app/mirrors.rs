@@ -5,7 +5,7 @@ use crate::api::Report;
 use crate::api::mirrors::{MirrorKeeper, Order};
 use crate::archive::SigningKey;
 use crate::image::{Catalogue, Silent};
-use crate::mirror::{self, Mirror, MirrorError, MirrorRequest, Mirrors};
+use crate::mirror::{self, Accept, Imported, MirrorError, MirrorRequest, Mirrors};
 use crate::model::Digest;
 use crate::profile::Profiles;
 use async_trait::async_trait;
@@ -40,8 +40,7 @@ impl MirrorKeeper for HostKeeper {
     }
 
     async fn build(&self, order: Order, progress: Report) -> Result<Digest, String> {
-        progress("waiting for another mirror", 0, 0);
-        let _turn = self.turn.lock().await;
+        let _turn = progress.wait("waiting for another mirror", self.turn.lock()).await?;
         let image = self.images.get(&order.build.image).map_err(|e| e.to_string())?;
         let profile = order.build.profile.as_ref().map(|p| self.profiles.get(p)).transpose();
         let profile = profile.map_err(|e| e.to_string())?;
@@ -72,12 +71,12 @@ impl MirrorKeeper for HostKeeper {
     async fn import(
         &self,
         from: Box<dyn Read + Send>,
-        mut believed: Vec<String>,
-    ) -> Result<Mirror, MirrorError> {
-        let (shelf, key) = (self.shelf.clone(), self.key.clone());
+        mut accept: Accept,
+    ) -> Result<Imported, MirrorError> {
+        let (shelf, images, key) = (self.shelf.clone(), self.images.clone(), self.key.clone());
         let work = move || {
-            believed.push(SigningKey::open(&key)?.fingerprint());
-            mirror::import(&shelf, from, &believed, &mut Silent)
+            accept.believed.push(SigningKey::open(&key)?.fingerprint());
+            mirror::import(&shelf, &images, from, &accept, &mut Silent)
         };
         let died = |e: tokio::task::JoinError| MirrorError::Import(e.to_string());
         tokio::task::spawn_blocking(work).await.map_err(died)?

@@ -58,8 +58,9 @@ pub fn files(c: &Config) -> Option<PathBuf> {
 /// Its directory cannot be used.
 pub fn open(c: &Config) -> io::Result<Option<Arc<Cache>>> {
     let Some(cache) = &c.cache else { return Ok(None) };
-    let settings = Settings { limit: cache.limit, ..Settings::new(cache.dir.clone(), origins(c)) };
-    Cache::open(settings).map(Some)
+    let proxy = cache.proxy.clone().or_else(sources::proxy);
+    let usual = Settings::new(cache.dir.clone(), origins(c));
+    Cache::open(Settings { limit: cache.limit, proxy, ..usual }).map(Some)
 }
 
 #[cfg(test)]

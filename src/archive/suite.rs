@@ -1,12 +1,23 @@
 //! Writes `dists/SUITE/`: the indices, and a `Release` that is signed. Each
 //! index is there plain and as gzip, and by its digest (`by-hash`), as apt
-//! asks for it.
+//! asks for it. And reads what such a `Release` names.
 
 use super::{ArchiveError, SigningKey};
 use crate::model::Digest;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+
+/// The files that a `Release` or `InRelease` names: SHA-256 as it stands there,
+/// in hexadecimal, and path below the suite's directory. Signatures are apt's.
+pub fn listed(release: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = release.lines().skip_while(|l| l.trim_end() != "SHA256:").skip(1);
+    lines.take_while(|l| l.starts_with(' ')).filter_map(|l| {
+        let mut words = l.split_whitespace();
+        let (digest, _size, path) = (words.next()?, words.next()?, words.next()?);
+        Some((digest, path))
+    })
+}
 
 /// A suite of our own.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use super::path::{Key, Kind};
 use super::{Cache, Counts};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use reqwest::{Response, StatusCode, header};
+use reqwest::{Response, StatusCode, Version, header};
 use sha2::Digest as _;
 use std::fs::File;
 use std::io;
@@ -59,7 +59,8 @@ pub enum End {
     Whole,
     /// What is on the disk is still what upstream has.
     Unchanged,
-    /// There is no room: not to be kept, but passed on.
+    /// There is no room, or no way to know that all came: not to be kept, but
+    /// passed on.
     NoRoom,
     /// Not to be had: a status for the client, and why.
     Failed(u16, String),
@@ -238,6 +239,13 @@ impl Flight {
         let modified = text(header::LAST_MODIFIED);
         let meta = Meta { etag: text(header::ETAG), modified, sha256: None };
         let total = r.content_length();
+        // Its end would be that of the connection: half of it looks like all.
+        let marked = total.is_some()
+            || r.headers().contains_key(header::TRANSFER_ENCODING)
+            || r.version() > Version::HTTP_11;
+        if !marked {
+            return Err(Short::Over(End::NoRoom));
+        }
         let (disk, hash) = (cache.disk.clone(), Hash::of(key.kind()));
         let made = tokio::task::spawn_blocking(move || {
             if !disk.make_room(total.unwrap_or(UNSAID)) {

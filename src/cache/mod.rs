@@ -27,6 +27,7 @@ mod release;
 
 pub use path::{Key, Kind, NotHere};
 
+use crate::model::Secret;
 use disk::{Disk, Meta};
 use flight::Flight;
 use release::Lists;
@@ -61,13 +62,15 @@ pub struct Settings {
     pub at_once: usize,
     /// How long upstream may be silent.
     pub patience: Duration,
+    /// The way there, `http://HOST:PORT`; none goes straight.
+    pub proxy: Option<Secret>,
 }
 
 impl Settings {
     /// Usual values.
     pub fn new(dir: PathBuf, origins: Vec<Origin>) -> Self {
         let patience = Duration::from_secs(30);
-        Self { dir, origins, limit: 20 << 30, at_once: 8, patience }
+        Self { dir, origins, limit: 20 << 30, at_once: 8, patience, proxy: None }
     }
 }
 
@@ -136,12 +139,18 @@ impl Cache {
     pub fn open(settings: Settings) -> io::Result<Arc<Self>> {
         let disk = Arc::new(Disk::open(&settings.dir, settings.limit)?);
         crate::tls::install_provider();
-        let client = reqwest::Client::builder()
+        // Not what the environment says, which is for other programs.
+        let mut client = reqwest::Client::builder().no_proxy();
+        if let Some(p) = &settings.proxy {
+            // The error names the address, which may have a password in it.
+            let wrong = |_| io::Error::other("the proxy's address cannot be used");
+            client = client.proxy(reqwest::Proxy::all(p.expose()).map_err(wrong)?);
+        }
+        let client = client
             .user_agent(concat!("provision/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(settings.patience)
             .redirect(reqwest::redirect::Policy::limited(3))
-            .no_proxy()
             .build()
             .map_err(io::Error::other)?;
         Ok(Arc::new(Self {

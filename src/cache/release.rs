@@ -8,6 +8,7 @@
 //! that was given out.
 
 use super::path::Key;
+use crate::archive::suite;
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::sync::{Mutex, PoisonError};
@@ -32,34 +33,25 @@ struct List {
 pub struct Lists(Mutex<HashMap<(String, String), List>>);
 
 /// The directory of a suite, if `key` is its list.
-fn suite(key: &Key) -> Option<&str> {
+fn directory(key: &Key) -> Option<&str> {
     let (dir, name) = key.path.rsplit_once('/')?;
     matches!(name, "InRelease" | "Release").then_some(dir)
 }
 
 /// Whether `key` is a list, from which more can be known.
 pub fn is_list(key: &Key) -> bool {
-    suite(key).is_some()
+    directory(key).is_some()
 }
 
-/// Path and digest of every file of the section `SHA256`.
+/// Path and digest of every file that it names.
 fn parse(text: &str) -> HashMap<String, String> {
-    let mut lines = text.lines().skip_while(|l| l.trim_end() != "SHA256:");
-    lines.next();
-    lines
-        .take_while(|l| l.starts_with(' '))
-        .filter_map(|l| {
-            let mut words = l.split_whitespace();
-            let (digest, _size, path) = (words.next()?, words.next()?, words.next()?);
-            Some((path.to_owned(), digest.to_ascii_lowercase()))
-        })
-        .collect()
+    suite::listed(text).map(|(d, path)| (path.to_owned(), d.to_ascii_lowercase())).collect()
 }
 
 impl Lists {
     /// Takes the list in that is given out from `now` on; `None` forgets it.
     pub fn said(&self, key: &Key, file: Option<std::fs::File>, now: Instant) {
-        let Some(dir) = suite(key) else { return };
+        let Some(dir) = directory(key) else { return };
         let name = (key.origin.clone(), dir.to_owned());
         let mut text = String::new();
         let read = file.map(|f| f.take(LONGEST).read_to_string(&mut text).is_ok());

@@ -34,7 +34,9 @@ pub(super) async fn run(a: UpArgs) -> Result<(), Fail> {
         println!("building image {} with {} baked in", a.image, a.profile);
         let body = crate::api::images::BuildImage { bake: vec![a.profile.clone()] };
         let op: Operation = s.client.post(&format!("/v1/images/{image}/build"), &body).await?;
-        super::watch::watch(&s, vec![op]).await?;
+        if !super::watch::watch(&s, vec![op]).await? {
+            return Ok(());
+        }
     }
     let body = crate::api::install::InstallRequest {
         profile: a.profile.to_string(),
@@ -47,7 +49,9 @@ pub(super) async fn run(a: UpArgs) -> Result<(), Fail> {
     println!("$ provision install node01 --profile {}", a.profile);
     let op: Operation = s.client.post("/v1/nodes/node01/install", &body).await?;
     let build = op.build.clone();
-    super::watch::watch(&s, vec![op]).await?;
+    if !super::watch::watch(&s, vec![op]).await? {
+        return Ok(());
+    }
     let node: Node = s.client.get("/v1/nodes/node01").await?;
     let known = lab.dir.join("known_hosts");
     let lines: String = node

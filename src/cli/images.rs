@@ -141,7 +141,7 @@ pub(super) async fn shown_or_watched(
             t
         });
     }
-    watch(s, vec![op]).await
+    watch(s, vec![op]).await.map(drop)
 }
 
 pub(super) async fn profiles(s: &Session) -> Result<(), Fail> {

@@ -61,20 +61,24 @@ enum What {
         /// Mirror
         name: Name,
     },
-    /// Write a mirror to one file, to carry it elsewhere
+    /// Write a mirror and its image to one file, to carry them elsewhere
     Export {
         /// Mirror
         name: Name,
         /// Where to, such as x.tar.zst; must not be there yet
         to: PathBuf,
     },
-    /// Take in a mirror that was exported
+    /// Take in a mirror that was exported, and its image
     Import {
         /// The file
         from: PathBuf,
         /// Fingerprint of the key that signed it, if it was made elsewhere
         #[arg(long)]
         key: Option<String>,
+        /// What becomes of an image here that has the name of the one in the
+        /// file and is another one; refused when left out
+        #[arg(long, value_name = "WHAT", value_parser = ["keep", "replace"])]
+        other_image: Option<String>,
     },
 }
 
@@ -89,14 +93,19 @@ pub(super) async fn run(s: &Session, a: MirrorArgs) -> Result<(), Fail> {
         What::Verify { name } => {
             let path = format!("/v1/mirrors/{}/verify", segment(name.as_str()));
             let op: Operation = s.client.post(&path, &()).await?;
-            watch(s, vec![op]).await
+            watch(s, vec![op]).await.map(drop)
         }
         What::Rm { name } => {
             s.client.delete(&format!("/v1/mirrors/{}", segment(name.as_str()))).await?;
             s.out.say(format!("{name} is removed"))
         }
         What::Export { name, to } => export(s, &name, &to).await,
-        What::Import { from, key } => import(s, &from, key).await,
+        What::Import { from, key, other_image } => {
+            let key = key.map(|k| format!("key={}", segment(&k.replace(' ', ""))));
+            let other = other_image.map(|o| format!("other_image={o}"));
+            let ask: Vec<String> = [key, other].into_iter().flatten().collect();
+            import(s, &from, &ask.join("&")).await
+        }
     }
 }
 
@@ -136,11 +145,16 @@ async fn export(s: &Session, name: &Name, to: &Path) -> Result<(), Fail> {
     }
     let path = format!("/v1/mirrors/{}/export", segment(name.as_str()));
     let mut answer = s.client.raw(Method::GET, &path, |r| r).await?;
+    let image = answer.headers().get("provision-image").and_then(|i| i.to_str().ok());
+    let image = image.map(str::to_owned);
     let mut part = to.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
     let failed = |e: std::io::Error| Fail::Operation(format!("{}: {e}", part.display()));
-    let broken = |why: String| Fail::Operation(format!("the transfer broke off: {why}"));
+    let broken = |why: String| {
+        let why = format!("the transfer broke off: {why}; the server's log may say more");
+        Fail::Operation(why)
+    };
     let receive = async {
         let mut file = tokio::fs::File::create(&part).await.map_err(failed)?;
         let mut size = 0;
@@ -159,18 +173,45 @@ async fn export(s: &Session, name: &Name, to: &Path) -> Result<(), Fail> {
     if done.is_err() {
         let _ = std::fs::remove_file(&part);
     }
-    s.out.say(format!("{}: {}", to.display(), bytes(done?)))
+    let all = format!("{}: {}", to.display(), bytes(done?));
+    match image.as_deref() {
+        Some("same") => s.out.say(format!("{all}, with its image")),
+        // A server from before this.
+        None => s.out.say(all),
+        Some(why) => {
+            let why = match why {
+                "absent" => "there is none of its name here any more",
+                _ => "the one of its name here is another one by now, or damaged",
+            };
+            eprintln!(
+                "the image that the mirror was made for is not in it: {why}. Where nobody has \
+                 it, make the mirror again (`provision mirror build`)"
+            );
+            s.out.say(all)
+        }
+    }
 }
 
-async fn import(s: &Session, from: &Path, key: Option<String>) -> Result<(), Fail> {
+async fn import(s: &Session, from: &Path, ask: &str) -> Result<(), Fail> {
     let file = tokio::fs::File::open(from).await;
     let file = file.map_err(|e| Fail::Use(format!("{}: {e}", from.display())))?;
-    let key = key.map(|k| format!("?key={}", segment(&k.replace(' ', "")))).unwrap_or_default();
     let stream = tokio_util::io::ReaderStream::with_capacity(file, 256 << 10);
     let v: Value = s
         .client
-        .upload(&format!("/v1/mirrors/import{key}"), "application/zstd", stream.boxed())
+        .upload(&format!("/v1/mirrors/import?{ask}"), "application/zstd", stream.boxed())
         .await?;
-    let name = v.get("name").and_then(Value::as_str).unwrap_or_default();
-    s.out.say(format!("{name} is here, every file as it was signed"))
+    let text = |k: &str| v.get(k).and_then(Value::as_str).unwrap_or_default();
+    let (name, image) = (text("name"), text("image"));
+    s.out.say(format!("{name} is here, every file as it was signed"))?;
+    let lack = match text("image_here") {
+        "same" => return s.out.say(format!("image {image} is here, as the mirror needs it")),
+        "other" => "here is another one",
+        "absent" => "is not here, and not in the file",
+        _ => return Ok(()),
+    };
+    eprintln!(
+        "image {image} {lack}: installs from this mirror need the one that it was made for, which \
+         is carried in with a mirror that is exported where that image is"
+    );
+    Ok(())
 }

@@ -39,12 +39,22 @@ pub(super) async fn run(s: &Session, a: WatchArgs) -> Result<(), Fail> {
     for id in &a.operations {
         ops.push(s.client.get(&format!("/v1/operations/{}", segment(id))).await?);
     }
-    watch(s, ops).await
+    watch(s, ops).await.map(drop)
 }
 
 pub(super) async fn cancel(s: &Session, a: CancelArgs) -> Result<(), Fail> {
-    s.client.delete(&format!("/v1/operations/{}", segment(&a.operation))).await?;
-    s.out.say(format!("{} is given up; the machine is left as it is", a.operation))
+    let path = format!("/v1/operations/{}", segment(&a.operation));
+    let op: Operation = s.client.get(&path).await?;
+    s.client.delete(&path).await?;
+    let what = match op.kind {
+        OperationKind::InstallMany => {
+            "no other node is begun; those that are being installed go on: `provision builds` has \
+             them, `provision cancel` ends each"
+        }
+        OperationKind::ImageBuild | OperationKind::Mirror => "it ends soon, nothing of it is kept",
+        _ => "it is given up; the machine is left as it is",
+    };
+    s.out.say(format!("{}: {what}", a.operation))
 }
 
 /// Median seconds of each phase of good installs of the same kind.
@@ -91,12 +101,19 @@ struct Shown {
     usual: Usual,
 }
 
-/// Watches until all have ended; fails when one did.
-pub async fn watch(s: &Session, ops: Vec<Operation>) -> Result<(), Fail> {
+/// Watches until all have ended, and says whether they have: not after Ctrl-C.
+///
+/// # Errors
+/// One has not ended well.
+pub async fn watch(s: &Session, ops: Vec<Operation>) -> Result<bool, Fail> {
     let bars = s.out.is_terminal().then(MultiProgress::new);
     let mut shown = Vec::new();
     for op in ops {
-        let what = if op.kind == OperationKind::Mirror { "mirror" } else { "image" };
+        let what = match op.kind {
+            OperationKind::Mirror => "mirror",
+            OperationKind::InstallMany => "installs",
+            _ => "image",
+        };
         let label = op.node.as_ref().map_or_else(|| what.to_owned(), ToString::to_string);
         let usual = match &op.build {
             Some(b) => match s.client.get::<Build>(&format!("/v1/builds/{b}")).await {
@@ -128,7 +145,7 @@ pub async fn watch(s: &Session, ops: Vec<Operation>) -> Result<(), Fail> {
         _ = tokio::signal::ctrl_c() => {
             shown.iter().filter_map(|x| x.bar.as_ref()).for_each(ProgressBar::abandon);
             eprintln!("\nit goes on without you; come back with: provision watch {}", ids.join(" "));
-            return Err(Fail::Operation("not waited for".into()));
+            return Ok(false);
         }
     }
     if s.out.is_json() {
@@ -148,7 +165,7 @@ pub async fn watch(s: &Session, ops: Vec<Operation>) -> Result<(), Fail> {
             format!("{} failed{at}: {why}{more}", x.label)
         })
         .collect();
-    if failed.is_empty() { Ok(()) } else { Err(Fail::Operation(failed.join("\n"))) }
+    if failed.is_empty() { Ok(true) } else { Err(Fail::Operation(failed.join("\n"))) }
 }
 
 async fn follow(s: &Session, shown: &mut [Shown]) -> Result<(), Fail> {
@@ -211,7 +228,9 @@ fn draw(s: &Session, x: &mut Shown, op: Operation) -> Result<(), Fail> {
     }
     x.phase_bytes = x.phase_bytes.max(op.bytes);
     if let Some(b) = &x.bar {
-        let template = if op.total > 0 {
+        let template = if op.total > 0 && op.kind == OperationKind::InstallMany {
+            "{prefix:9} {spinner} {msg} {wide_bar:.green} {pos} of {len} nodes [{elapsed}]"
+        } else if op.total > 0 {
             "{prefix:9} {spinner} {msg} {wide_bar:.green} {bytes}/{total_bytes} {bytes_per_sec} [{elapsed}]"
         } else {
             "{prefix:9} {spinner} {msg} [{elapsed}]"
@@ -234,6 +253,7 @@ fn draw(s: &Session, x: &mut Shown, op: Operation) -> Result<(), Fail> {
         let took = duration(op.updated.duration_since(op.started));
         let end = match op.state {
             OperationState::Done => format!("{:<9} done in {took}", x.label),
+            OperationState::Cancelled => format!("{:<9} cancelled after {took}", x.label),
             _ => format!("{:<9} failed after {took}", x.label),
         };
         if let Some(b) = x.bar.take() {

@@ -1,6 +1,7 @@
 //! `[cache]`: the package cache, and which archives may be fetched from.
 
 use super::resolved::{Fault, fault};
+use crate::model::Secret;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
@@ -13,6 +14,7 @@ pub struct WireCache {
     dir: Option<PathBuf>,
     limit_gib: Option<Spanned<u32>>,
     origins: Option<Vec<WireOrigin>>,
+    proxy: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -31,6 +33,8 @@ pub struct CacheConfig {
     pub limit: u64,
     /// Name and address of each archive; `None` for those of the host's apt.
     pub origins: Option<Vec<(String, String)>>,
+    /// The way out; `None` for that of the host's apt, which may be none too.
+    pub proxy: Option<Secret>,
 }
 
 /// `None` when it is switched off.
@@ -65,5 +69,12 @@ pub(super) fn cache(w: WireCache, base: &Path, state: &Path) -> Result<Option<Ca
         known.push((name.clone(), url.to_owned()));
     }
     let dir = w.dir.map_or_else(|| state.join("packages"), |d| base.join(d));
-    Ok(Some(CacheConfig { dir, limit: u64::from(gib) << 30, origins }))
+    // It may have a name and a password in it: not shown.
+    if let Some(p) = &w.proxy
+        && p.get_ref().strip_prefix("http://").is_none_or(|h| h.is_empty() || h.starts_with('/'))
+    {
+        return fault(p.span(), "proxy must be http://HOST:PORT".to_owned());
+    }
+    let proxy = w.proxy.map(|p| Secret::new(p.into_inner()));
+    Ok(Some(CacheConfig { dir, limit: u64::from(gib) << 30, origins, proxy }))
 }

@@ -50,7 +50,7 @@ impl Apt {
         write("status", "")?;
         let lines: Vec<String> = sources.iter().map(Source::line).collect();
         write("sources.list", &lines.join("\n"))?;
-        write("apt.conf", &configuration(root)?)?;
+        write("apt.conf", &configuration(root, sources)?)?;
         Ok(Self { root: root.to_owned(), pool: pool.to_owned(), shared: Vec::new() })
     }
 
@@ -238,7 +238,7 @@ impl Progress for Faults<'_> {
 }
 
 /// The host's settings for fetching, and nothing else of the host.
-fn configuration(root: &Path) -> Result<String, BuildError> {
+fn configuration(root: &Path, sources: &[Source]) -> Result<String, BuildError> {
     let mut command = Command::new("apt-config");
     clean_environment(&mut command);
     let dump = command.arg("dump").output().map_err(BuildError::io(Path::new("apt-config")))?;
@@ -259,5 +259,14 @@ fn configuration(root: &Path) -> Result<String, BuildError> {
          Acquire::Retries \"3\";\n",
         root.display()
     ));
+    // A proxy is for what is outside; an address in numbers is that of a cache
+    // here, ours.
+    for s in sources {
+        let rest = s.uri.split_once("://").map_or("", |(_, rest)| rest);
+        let host = rest.split(['/', ':']).next().unwrap_or_default();
+        if host.parse::<std::net::Ipv4Addr>().is_ok() {
+            out.push_str(&format!("Acquire::http::Proxy::{host} \"DIRECT\";\n"));
+        }
+    }
     Ok(out)
 }

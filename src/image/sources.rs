@@ -6,9 +6,12 @@
 //! `trixie-security` for a Debian 13 image. Sources of third parties are left
 //! alone; a profile's script adds those.
 
+use super::child::clean_environment;
+use crate::model::Secret;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Suites of Debian, to tell the distribution's sources from others'.
 const CODENAMES: [&str; 7] =
@@ -229,6 +232,20 @@ fn paragraphs(text: &str) -> Vec<Vec<(String, String)>> {
     all
 }
 
+/// The way out that the host's apt is told for HTTP, if it is told one.
+pub fn proxy() -> Option<Secret> {
+    let mut command = Command::new("apt-config");
+    clean_environment(&mut command);
+    let said = command.args(["shell", "P", "Acquire::http::Proxy"]).output().ok()?;
+    proxy_of(&String::from_utf8_lossy(&said.stdout))
+}
+
+/// `P='http://proxy:3128'`, or nothing; `DIRECT` is none.
+fn proxy_of(said: &str) -> Option<Secret> {
+    let address = said.trim().strip_prefix("P='")?.strip_suffix('\'')?;
+    address.starts_with("http://").then(|| Secret::new(address))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,6 +302,15 @@ mod tests {
         let got = for_suite(dir.path(), "bookworm").unwrap();
         assert_eq!(got.len(), 1, "{got:?}");
         assert_eq!(got[0].line(), "deb http://mirror.example/debian bookworm main contrib");
+    }
+
+    #[test]
+    fn the_way_out_is_that_of_the_hosts_apt() {
+        let is = |said: &str| proxy_of(said).map(|p| p.expose().to_owned());
+        assert_eq!(is("P='http://proxy:3128'\n").as_deref(), Some("http://proxy:3128"));
+        for none in ["", "P='DIRECT'\n", "P=''\n", "P='http://unended"] {
+            assert_eq!(is(none), None, "{none}");
+        }
     }
 
     #[test]

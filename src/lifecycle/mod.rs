@@ -12,6 +12,7 @@
 //! - `recover`: deadlines, and coming back after a restart or an outage.
 //! - `orders`: installs, cancelling, power, and the inventory's changes, as
 //!   people ask for them.
+//! - `stops`: cancelling of what has no node.
 //! - `rollout`: installs of many nodes as one operation; what is next is pure.
 //! - `explain`: a build's timeline, and what it waits for; `symptoms`: the table
 //!   of what is known to go wrong; `usual`: how long phases usually take.
@@ -26,6 +27,7 @@ pub mod orders;
 pub mod rack;
 pub mod recover;
 pub mod rollout;
+pub mod stops;
 pub mod symptoms;
 pub mod usual;
 

@@ -134,7 +134,7 @@ impl Rack {
     }
 
     /// Gives up a running build. The machine is left as it is. Of an install
-    /// of many nodes, no other is begun.
+    /// of many nodes, no other is begun. Work without a node ends soon.
     pub async fn cancel(self: &Arc<Self>, id: &OperationId, actor: &str) -> Result<(), LifeError> {
         let op = self.view().operations.get(id).cloned();
         let op = op.ok_or_else(|| LifeError::NotFound(format!("operation {id}")))?;
@@ -148,6 +148,7 @@ impl Rack {
             (_, s) if s.is_final() => {
                 Err(LifeError::NotNow(format!("operation {id} has ended already")))
             }
+            _ if self.stops.stop(id, actor) => Ok(()),
             _ => Err(LifeError::NotNow(format!(
                 "operation {id} cannot be cancelled; it ends by itself"
             ))),
@@ -193,11 +194,15 @@ impl Rack {
         result: Result<serde_json::Value, String>,
         event: NewEvent,
     ) -> Result<(), LifeError> {
+        let stopped = self.stops.reason(id).is_some();
         let end = match result {
             Ok(v) => (OperationState::Done, None, Some(v)),
+            Err(why) if stopped => (OperationState::Cancelled, Some(why), None),
             Err(why) => (OperationState::Failed, Some(why), None),
         };
-        self.end_as(id, end, event).await
+        let ended = self.end_as(id, end, event).await;
+        self.stops.remove(id);
+        ended
     }
 
     pub(super) async fn end_as(

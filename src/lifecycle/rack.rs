@@ -8,6 +8,7 @@
 
 use super::machine::{Effect, Input, step};
 use super::rollout::{ROLLOUT, Rollout};
+use super::stops::Stops;
 use super::{Inventory, LifeError};
 use crate::config::Deadlines;
 use crate::model::{
@@ -76,6 +77,8 @@ pub struct Rack {
     /// Orders that were refused since the store did not answer: it may hold
     /// them all the same.
     pub(super) doubtful: std::sync::Mutex<Vec<(Build, Operation)>>,
+    /// Cancels operations that have no build.
+    pub stops: Stops,
 }
 
 impl Rack {
@@ -113,6 +116,7 @@ impl Rack {
             arming: Default::default(),
             written: Default::default(),
             doubtful: Default::default(),
+            stops: Stops::default(),
         });
         rack.abandon_lost_operations().await?;
         rack.abandon_ghosts().await?;

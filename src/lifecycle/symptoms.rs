@@ -62,7 +62,7 @@ const TABLE: &[Known] = &[
     Known {
         name: "override-ignored",
         phases: &[Power, Dhcp, Loader],
-        seen: |s| s.said(Dhcp, &["did not honour"]),
+        seen: ignored,
         cause: "The BMC took the boot device and the machine booted its disk: the override was lost \
                 on the way, is for the other firmware mode, or network boot is off for this card.",
         advice: "Look at the boot mode (BIOS or UEFI) and at PXE on this card in the firmware's \
@@ -126,8 +126,16 @@ const TABLE: &[Known] = &[
         name: "loader-missing",
         phases: &[Loader],
         seen: |s| {
-            let e = s.last("tftp.not-found").or_else(|| s.last("tftp.refused"))?;
-            Some(format!("it asked for {}", detail(e, "file")))
+            let missing = |e: &&Event| {
+                matches!(e.event.action.as_str(), "tftp.not-found" | "tftp.refused")
+                    && !may_lack(&detail(e, "file"))
+            };
+            // It went on with another one.
+            let went_on =
+                |e: &&Event| matches!(e.event.action.as_str(), "tftp.done" | "http.script");
+            let e = s.events().rfind(missing)?;
+            let last = s.events().rfind(went_on).is_none_or(|w| w.seq < e.seq);
+            last.then(|| format!("it asked for {}", detail(e, "file")))
         },
         cause: "The firmware asks for a file that is not served: an address from another server, \
                 or a loader that is missing here.",
@@ -192,7 +200,7 @@ const TABLE: &[Known] = &[
     Known {
         name: "installer-asks",
         phases: &[Installer, Phase::Disk, Image],
-        seen: |s| s.last("install.question").map(|e| detail(e, "question")),
+        seen: asks,
         cause: "The installer stands at a question that the preseed file does not answer.",
         advice: "Answer it in a file of your own in templates_dir; `provision preseed NODE` shows \
                  what it was given.",
@@ -328,6 +336,33 @@ pub(super) fn detail(e: &Event, key: &str) -> String {
 /// Whether a packet came from a system, not from firmware or a loader.
 pub(super) fn is_system(e: &Event) -> bool {
     detail(e, "client").starts_with("operating system")
+}
+
+/// The reason that the BMC's boot device was not taken: of this attempt, or of
+/// the one before as long as the machine has not come by network since.
+fn ignored(s: &Scene<'_>) -> Option<String> {
+    let b = s.build;
+    let firmware = |e: &Event| e.event.action == "dhcp.offer" && !is_system(e);
+    let came = b.phase >= Loader || s.events().any(firmware);
+    let first = if came { b.attempt } else { b.attempt.saturating_sub(1) };
+    let recent = b.phases.iter().filter(|p| p.phase == Dhcp && p.attempt >= first);
+    let mut reasons = recent.filter_map(|p| p.reason.as_deref());
+    reasons.rfind(|r| r.contains("did not honour")).map(str::to_owned)
+}
+
+/// The question at which the installer stands, or stood when it was given up.
+fn asks(s: &Scene<'_>) -> Option<String> {
+    if let Some(question) = &s.build.question {
+        return Some(question.clone());
+    }
+    let given_up = s.build.phases.last()?.reason.as_deref().or(s.build.reason.as_deref())?;
+    let e = s.last("install.question").filter(|_| given_up.contains("nobody answered"))?;
+    Some(detail(e, "question"))
+}
+
+/// What shim and GRUB ask for and do without.
+fn may_lack(file: &str) -> bool {
+    file.ends_with("revocations.efi") || file.contains("grub/x86_64-efi/")
 }
 
 fn strangers(s: &Scene<'_>) -> Option<String> {

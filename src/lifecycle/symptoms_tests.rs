@@ -44,7 +44,8 @@ fn events(since: i64, all: &[&str]) -> Vec<Event> {
         let mut e = NewEvent::new(at(since + i), "node:node01", words.next().unwrap(), outcome);
         for w in words {
             let (k, v) = w.split_once('=').unwrap();
-            e = e.with(k, v.replace('_', " "));
+            // Not in a path.
+            e = e.with(k, if v.contains('/') { v.to_owned() } else { v.replace('_', " ") });
         }
         let prev = out.last().map_or(Digest::from_raw(Event::GENESIS), |l| l.hash);
         out.push(Event::chain(out.len() as u64 + 1, e, prev));
@@ -138,7 +139,9 @@ fn each_symptom_is_known_by_what_the_record_shows() {
         (FirstBoot, 90, &["dhcp.ack client=operating_system"], "first-boot-silent", "first report"),
     ];
     for (phase, since, all, name, missing) in cases {
-        let e = told(&build(*phase), &events(*since, all), &[], &Usual::default(), 200);
+        let mut b = build(*phase);
+        b.question = all.iter().find_map(|e| e.split_once("question=")).map(|(_, q)| q.to_owned());
+        let e = told(&b, &events(*since, all), &[], &Usual::default(), 200);
         assert_eq!(names(&e), [*name], "{phase} {all:?}");
         assert!(e.symptoms[0].stops && e.missing.as_ref().unwrap().contains(missing), "{e:?}");
         assert!(e.summary.contains(&e.symptoms[0].cause), "{}", e.summary);
@@ -161,6 +164,36 @@ fn what_a_reason_says_is_a_symptom_too_also_of_a_build_that_failed() {
         b.outcome = BuildOutcome::Cancelled;
         assert!(told(&b, &[], &[], &Usual::default(), 200).symptoms.is_empty());
     }
+}
+
+#[test]
+fn what_is_over_is_no_cause_of_what_is_now() {
+    use Phase::*;
+    // A BMC that did not listen at first, and then a loader that says nothing.
+    let mut b = build(Loader);
+    b.phases.insert(2, b.phases[1].clone());
+    b.phases[1].reason = Some("the BMC did not honour the network boot".into());
+    b.phases[2..].iter_mut().for_each(|p| p.attempt = 2);
+    b.attempt = 2;
+    let all = [OFFER, ACK, "boot.loader", "tftp.done file=snponly.efi"];
+    let e = told(&b, &events(20, &all), &[], &Usual::default(), 200);
+    assert_eq!(names(&e), ["loader-silent"]);
+    // Files that shim and GRUB do without, and one that was had after all.
+    let all = [
+        OFFER,
+        ACK,
+        "!tftp.not-found file=pxelinux.0",
+        "boot.loader",
+        "tftp.done file=shimx64.efi",
+        "!tftp.not-found file=revocations.efi",
+        "!tftp.not-found file=/grub/x86_64-efi/command.lst",
+    ];
+    let e = told(&build(Loader), &events(20, &all), &[], &Usual::default(), 200);
+    assert_eq!(names(&e), ["loader-silent"]);
+    // A question that somebody answered.
+    let asked = events(60, &["!install.question question=Which?"]);
+    let e = told(&build(Image), &asked, &[], &Usual::default(), 200);
+    assert!(!names(&e).contains(&"installer-asks"), "{e:?}");
 }
 
 #[test]

@@ -14,7 +14,7 @@
 //! - `closure`: which packages an install takes; apt says.
 //! - `build`: fetches them and writes the directory.
 //! - `shelf`: the mirrors there are: list, verify, remove.
-//! - `carry`: as one file, out and in.
+//! - `carry`: as one file, out and in; `image`: with the image it was made for.
 //!
 //! Made in `.build` and moved in when complete, as images are: there is no
 //! half mirror. It is called by the build server and knows neither the store
@@ -24,11 +24,13 @@ mod build;
 mod carry;
 mod closure;
 mod description;
+mod image;
 mod shelf;
 
 pub use build::{MirrorRequest, build_mirror};
-pub use carry::{export, import};
+pub use carry::{Accept, Imported, export, import};
 pub use description::{Description, FORMAT, Origin};
+pub use image::{ImageHere, OtherImage};
 pub use shelf::{Mirror, Mirrors, Verdict};
 
 use crate::archive::ArchiveError;
@@ -88,6 +90,13 @@ pub enum MirrorError {
          it comes from, and say --key {0}"
     )]
     Stranger(String),
+    /// There is another image of the name of the one in the file.
+    #[error(
+        "image '{0}' here is not the one that the mirror was made for, or is damaged; nothing was \
+         changed. Say --other-image replace to have the one in the file take its place (not while \
+         nodes are being installed from it), or --other-image keep to take in the mirror alone"
+    )]
+    OtherImage(Name),
     /// Fetching failed.
     #[error(transparent)]
     Build(#[from] BuildError),

@@ -47,13 +47,13 @@ impl From<TemplateError> for Finding {
     }
 }
 
-/// All files, with little and with all that can be said of a node.
-pub(super) fn all(templates: &Templates, with_debconf: bool) -> Vec<Finding> {
+/// Files, with little and with all that can be said of a node.
+pub(super) fn files(templates: &Templates, all: &[File], with_debconf: bool) -> Vec<Finding> {
     let mut found = Vec::new();
     for full in [true, false] {
         let Some(values) = Values::example(full) else { continue };
         let values = values.shown();
-        for file in File::all() {
+        for file in all {
             found.extend(one(templates, &file.template(), &values, with_debconf));
         }
     }

@@ -23,8 +23,8 @@ pub enum Sign {
 /// Reads one installer's log, line by line.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
-    /// The question that is about to be shown, by its name.
-    pending: Option<String>,
+    /// The questions that are about to be shown in one dialogue, by name.
+    pending: Vec<String>,
 }
 
 /// The steps of the main menu that people want to see, in their words.
@@ -48,6 +48,9 @@ const STEPS: &[(&str, &str)] = &[
 /// Programs that talk while the installer waits.
 const CHATTER: &[&str] =
     &["kernel", "udhcpc", "dhclient", "dhcpcd", "syslogd", "klogd", "init", "ntpd", "chronyd"];
+
+/// Questions of one dialogue that are remembered.
+const DIALOGUE: usize = 16;
 
 impl Progress {
     /// Takes a line of `program`.
@@ -87,13 +90,18 @@ impl Progress {
             let mut words = said.split_whitespace();
             match words.next()? {
                 "INPUT" => {
-                    let name = words.nth(1)?;
-                    self.pending = Some(name.to_owned());
+                    let name = short(words.nth(1)?);
+                    if self.pending.len() < DIALOGUE {
+                        self.pending.push(name);
+                    }
                     return Some(Sign::Goes(None));
                 }
                 "GO" => {
-                    let asked = self.pending.take();
-                    return Some(asked.map_or(Sign::Goes(None), Sign::Asks));
+                    let asked = std::mem::take(&mut self.pending);
+                    return Some(match asked.is_empty() {
+                        true => Sign::Goes(None),
+                        false => Sign::Asks(asked.join(", ")),
+                    });
                 }
                 _ => return Some(Sign::Goes(None)),
             }
@@ -101,7 +109,7 @@ impl Progress {
         if let Some(answer) = after(text, "<-- ") {
             // 30: skipped, since it has an answer or is of too low a priority.
             if answer.starts_with("30 ") {
-                self.pending = None;
+                self.pending.pop();
             }
             return Some(Sign::Goes(None));
         }
@@ -150,5 +158,22 @@ mod tests {
         let asks = Sign::Asks("partman/choose_partition".into());
         assert_eq!(p.read("debconf", "--> GO"), asks);
         assert_eq!(p.read("debconf", "<-- 0 ok"), goes, "answered by somebody");
+    }
+
+    #[test]
+    fn of_a_dialogue_the_questions_that_have_no_answer_are_told() {
+        let mut p = Progress::default();
+        for (question, answer) in [
+            ("mirror/country", "0 question will be asked"),
+            ("mirror/http/hostname", "30 question skipped"),
+            ("mirror/http/directory", "0 question will be asked"),
+            ("mirror/http/proxy", "30 question skipped"),
+        ] {
+            p.read("debconf", &format!("--> INPUT high {question}"));
+            p.read("debconf", &format!("<-- {answer}"));
+        }
+        let asks = Sign::Asks("mirror/country, mirror/http/directory".into());
+        assert_eq!(p.read("debconf", "--> GO"), asks);
+        assert_eq!(p.read("debconf", "--> GO"), Sign::Goes(None), "once");
     }
 }

@@ -34,11 +34,15 @@ impl State for MemoryStore {
     }
 
     async fn list(&self, kind: &'static str) -> Result<Vec<Doc>, StoreError> {
+        self.list_below(kind, "").await
+    }
+
+    async fn list_below(&self, kind: &'static str, prefix: &str) -> Result<Vec<Doc>, StoreError> {
         Ok(self
             .inner()
             .docs
-            .range((kind, String::new())..)
-            .take_while(|((k, _), _)| *k == kind)
+            .range((kind, prefix.to_owned())..)
+            .take_while(|((k, key), _)| *k == kind && key.starts_with(prefix))
             .map(|((_, key), (version, value))| Doc {
                 key: key.clone(),
                 version: *version,

@@ -191,6 +191,13 @@ pub trait State: Send + Sync {
     async fn get(&self, kind: &'static str, key: &str) -> Result<Option<Doc>, StoreError>;
     /// All of a kind, ordered by key.
     async fn list(&self, kind: &'static str) -> Result<Vec<Doc>, StoreError>;
+    /// Those whose key begins with `prefix`, ordered by key. The others are not
+    /// read where the store can tell.
+    async fn list_below(&self, kind: &'static str, prefix: &str) -> Result<Vec<Doc>, StoreError> {
+        let mut all = self.list(kind).await?;
+        all.retain(|d| d.key.starts_with(prefix));
+        Ok(all)
+    }
 }
 
 /// The log, to read.

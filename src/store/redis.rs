@@ -215,6 +215,29 @@ impl State for RedisStore {
             self.conn.clone().hgetall(key_of(kind)).await.map_err(|e| self.lost(e))?;
         all.into_iter().map(|(k, t)| doc_from(k, &t)).collect()
     }
+
+    async fn list_below(&self, kind: &'static str, prefix: &str) -> Result<Vec<Doc>, StoreError> {
+        const PAGE: usize = 1000;
+        let mut conn = self.conn.clone();
+        // What a pattern would read as more than itself.
+        let special = |c: char| "\\*?[]^-".contains(c);
+        let plain = |c: char| if special(c) { format!("\\{c}") } else { c.to_string() };
+        let pattern = format!("{}*", prefix.chars().map(plain).collect::<String>());
+        // A scan may say something twice.
+        let mut all: BTreeMap<String, String> = BTreeMap::new();
+        let mut cursor = 0u64;
+        loop {
+            let mut scan = redis::cmd("HSCAN");
+            scan.arg(key_of(kind)).arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(PAGE);
+            let (next, some): (u64, BTreeMap<String, String>) =
+                scan.query_async(&mut conn).await.map_err(|e| self.lost(e))?;
+            all.extend(some);
+            if next == 0 {
+                return all.into_iter().map(|(k, t)| doc_from(k, &t)).collect();
+            }
+            cursor = next;
+        }
+    }
 }
 
 #[async_trait]

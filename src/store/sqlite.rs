@@ -192,11 +192,18 @@ impl State for SqliteStore {
     }
 
     async fn list(&self, kind: &'static str) -> Result<Vec<Doc>, StoreError> {
+        self.list_below(kind, "").await
+    }
+
+    async fn list_below(&self, kind: &'static str, prefix: &str) -> Result<Vec<Doc>, StoreError> {
+        // Keys are compared by their bytes; no text is behind the last character.
+        let (from, to) = (prefix.to_owned(), format!("{prefix}{}", char::MAX));
         self.on(&self.read, move |c| {
             let mut st = c.prepare_cached(
-                "SELECT key, version, value FROM doc WHERE kind = ?1 ORDER BY key",
+                "SELECT key, version, value FROM doc
+                 WHERE kind = ?1 AND key >= ?2 AND key < ?3 ORDER BY key",
             )?;
-            let rows = st.query_map(params![kind], |r| {
+            let rows = st.query_map(params![kind, from, to], |r| {
                 Ok((r.get::<_, String>(0)?, r.get(1)?, r.get::<_, String>(2)?))
             })?;
             rows.map(|row| {

@@ -27,10 +27,10 @@ mod shelf;
 mod software;
 pub mod view;
 
-use crate::api::{Ctx, Problem};
+use crate::api::{Ctx, Problem, remainder};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Redirect;
 use axum::routing::{get, post};
 pub use software::{Part, Software, Unheard};
@@ -92,6 +92,7 @@ pub fn router(window: Arc<Window>) -> Router {
         .route("/ui/icon.svg", get(assets::icon))
         .route("/ui/{*rest}", get(unknown).post(unknown))
         .layer(from_fn_with_state(window.clone(), dress::dress))
-        .layer(DefaultBodyLimit::max(FORM));
+        .layer(DefaultBodyLimit::max(FORM))
+        .layer(from_fn(remainder::read));
     Router::new().merge(pages).route("/", get(home)).route("/ui", get(home)).with_state(window)
 }

@@ -9,6 +9,7 @@ use super::frame::{Frame, show};
 use super::session::{Posted, Seat};
 use super::view::confirm::{self, Choice, Confirm};
 use crate::api::install::InstallRequest;
+use crate::api::operations::who_cancels;
 use crate::api::{Problem, demand, window};
 use crate::auth::Role;
 use crate::model::{Node, OperationId, Time};
@@ -79,6 +80,7 @@ pub(super) async fn ask_install(
     };
     let (profiles, images) = (w.ctx.profiles.clone(), w.ctx.images.clone());
     // What cannot be had is said before it is asked for.
+    w.ctx.rack.must_be_fit(&node.spec.name).map_err(Problem::from)?;
     let read = tokio::task::spawn_blocking(move || {
         Ok::<_, Problem>((profiles.get(&profile)?.name, images.get(&image)?.name))
     });
@@ -161,7 +163,7 @@ pub(super) async fn ask_cancel(
     State(w): State<Arc<Window>>,
     Path(id): Path<String>,
 ) -> Result<Response, Fault> {
-    demand(&*w.ctx, &seat.caller, Role::Controller, "cancelling").await?;
+    demand(&*w.ctx, &seat.caller, who_cancels(&w.ctx, &id), "cancelling").await?;
     let unknown = || Problem::not_found(format!("there is no operation {id:?}"));
     let wanted: OperationId = id.parse().map_err(|_| unknown())?;
     let o = w.ctx.rack.view().operations.get(&wanted).cloned().ok_or_else(unknown)?;

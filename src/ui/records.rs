@@ -227,8 +227,8 @@ pub(super) async fn files(
 ) -> Result<Response, Fault> {
     let b = find(&w, &id)?;
     let prefix = format!("{}/", b.id);
-    let all = w.ctx.rack.store().list(kind::RENDERING).await?;
-    let own = all.into_iter().filter(|d| d.key.starts_with(&prefix)).take(TEXTS.0);
+    let all = w.ctx.rack.store().list_below(kind::RENDERING, &prefix).await?;
+    let own = all.into_iter().take(TEXTS.0);
     let files = own.filter_map(|d| serde_json::from_value::<Rendered>(d.value).ok());
     let cut = |r: Rendered| Rendered { text: r.text.chars().take(TEXTS.1).collect(), ..r };
     let f = Frame::still(&w, &seat, &format!("Files of {}", b.node), "/ui/builds");

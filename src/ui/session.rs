@@ -23,7 +23,7 @@ const OVER: usize = 4096;
 /// Refusals of strangers that are written down in a minute: nobody may fill
 /// the record without a token.
 const WRITTEN: u32 = 10;
-/// Wrong tokens in a minute, after which nobody is let in until it is over.
+/// Wrong tokens in a minute, after which a wrong one is answered 429.
 const WRONG: u32 = 60;
 
 /// What is kept of sessions, in memory alone.
@@ -245,16 +245,18 @@ pub(super) async fn login(
     }
     let now = Time::now();
     let next = ours(fields.get("next").map(String::as_str));
-    if w.sessions.refusals(now, false) > WRONG {
-        let wait = "too many wrong tokens in this minute; try again in the next".to_owned();
-        return show_as(StatusCode::TOO_MANY_REQUESTS, &login_page(next, Some(wait)));
-    }
     let digest = Digest::of(fields.get("token").map_or("", |t| t.trim()).as_bytes());
     let record = {
         let tokens = w.ctx.tokens.read().unwrap_or_else(PoisonError::into_inner);
         tokens.get(&digest).filter(|t| !t.expired(now)).cloned()
     };
     let Some(record) = record else {
+        // Whoever has the right one is let in all the same: nobody is to be
+        // kept out by somebody who tries.
+        if w.sessions.refusals(now, false) > WRONG {
+            let wait = "too many wrong tokens in this minute; try again in the next".to_owned();
+            return show_as(StatusCode::TOO_MANY_REQUESTS, &login_page(next, Some(wait)));
+        }
         refused(&w, None, "/ui/login", "a token that is not known").await;
         let wrong = "This token is not known here. It begins with pv_, and is shown once, when it \
                      is made; it may be over, or revoked since."

@@ -16,11 +16,17 @@ pub struct Rack {
     deployment: Option<Child>,
 }
 
-/// Deadlines short enough to be waited for; the machines are emulated, so the
-/// long phases keep some room.
+/// Deadlines short enough to be waited for, where one has to pass; the machines
+/// are emulated, so the long phases keep some room.
 pub const SHORT: &str = "[dhcp]\nallow_other_servers = true\n\n[deadlines]\nattempts = 2\n\
     power = 20\ndhcp = 30\nloader = 40\nkernel = 40\ninstaller = 90\ndisk = 40\nimage = 60\n\
     profile = 90\nbootloader = 90\nfirst_boot = 240\nverify = 200\n";
+
+/// Three times as long, where none is to pass: the host's cores may be slow, or
+/// shared.
+pub const PATIENT: &str = "[dhcp]\nallow_other_servers = true\n\n[deadlines]\nattempts = 2\n\
+    power = 60\ndhcp = 90\nloader = 120\nkernel = 120\ninstaller = 270\ndisk = 120\n\
+    image = 180\nprofile = 270\nbootloader = 270\nfirst_boot = 720\nverify = 600\n";
 
 /// Where `make image` keeps images.
 pub fn image_cache() -> PathBuf {
@@ -31,17 +37,22 @@ pub fn image_cache() -> PathBuf {
 impl Rack {
     /// Raises a rack called `name`; `store` as in the configuration.
     pub fn up(name: &str, nodes: &[LabFirmware], store: Option<&str>) -> Self {
-        Self::with(name, nodes, store, false)
+        Self::raise(name, nodes, (false, false), |rack| {
+            rack.configure(&image_cache(), store, PATIENT);
+        })
     }
 
-    /// The same with a second host, on which a deployment server runs.
+    /// The same with deadlines that can be waited for.
+    pub fn hasty(name: &str, nodes: &[LabFirmware]) -> Self {
+        Self::raise(name, nodes, (false, false), |rack| {
+            rack.configure(&image_cache(), None, SHORT);
+        })
+    }
+
+    /// One with a second host, on which a deployment server runs.
     pub fn with_deployment(name: &str, nodes: &[LabFirmware]) -> Self {
-        Self::with(name, nodes, None, true)
-    }
-
-    fn with(name: &str, nodes: &[LabFirmware], store: Option<&str>, deployment: bool) -> Self {
-        Self::raise(name, nodes, (deployment, false), |rack| {
-            rack.configure(&image_cache(), store, SHORT);
+        Self::raise(name, nodes, (true, false), |rack| {
+            rack.configure(&image_cache(), None, PATIENT);
         })
     }
 

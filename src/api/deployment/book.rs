@@ -254,7 +254,7 @@ impl Book {
         if parts.extensions.get::<crate::api::LocalPeer>().is_some() {
             return Ok(Who::Root);
         }
-        if let Some(pass) = bearer(parts) {
+        if let Some(pass) = bearer(&parts.headers) {
             return self
                 .by_bearer(pass)
                 .ok_or_else(|| "this token is not known here, or is over".into());

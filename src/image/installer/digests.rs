@@ -3,6 +3,7 @@
 //! `main/installer-amd64/VERSION/images/SHA256SUMS`, and that names every file;
 //! else by a `SHA256SUMS` beside them and its signature.
 
+use crate::archive::suite;
 use crate::image::apt::Apt;
 use crate::image::build::{BuildError, Progress};
 use crate::image::child::clean_environment;
@@ -39,7 +40,7 @@ impl Signed {
                 continue;
             }
             let text = fs::read_to_string(&to).map_err(BuildError::io(&to))?;
-            all.extend(sums(&text).map(|(d, _)| (d, version.clone())));
+            all.extend(netboot(&text).map(|d| (d, version.clone())));
         }
         Ok(Self(all))
     }
@@ -53,11 +54,7 @@ impl Signed {
 /// The installers' lists in a `Release`: digest, path, version. `current` is
 /// another name of one of them.
 fn lists(release: &str) -> Vec<(Digest, String, String)> {
-    let listed = release.lines().skip_while(|l| l.trim_end() != "SHA256:").skip(1);
-    let listed = listed.take_while(|l| l.starts_with(' '));
-    let of = |line: &str| {
-        let mut words = line.split_whitespace();
-        let (digest, _size, path) = (words.next()?, words.next()?, words.next()?);
+    let of = |(digest, path): (&str, &str)| {
         let version = path.strip_prefix("main/installer-amd64/")?;
         let version = version.strip_suffix("/images/SHA256SUMS")?;
         let plain = |c: char| c.is_ascii_alphanumeric() || ".+~-".contains(c);
@@ -65,7 +62,7 @@ fn lists(release: &str) -> Vec<(Digest, String, String)> {
         let digest = of_hex(digest)?;
         good.then(|| (digest, path.to_owned(), version.to_owned()))
     };
-    listed.filter_map(of).collect()
+    suite::listed(release).filter_map(of).collect()
 }
 
 /// The lines of a `SHA256SUMS`: digest and path.
@@ -75,6 +72,12 @@ fn sums(text: &str) -> impl Iterator<Item = (Digest, &str)> {
         let path = path.trim_start().trim_start_matches('*').trim_start_matches("./");
         Some((of_hex(digest)?, path))
     })
+}
+
+/// Digests of those that come by network. The list also has installers on a
+/// CD, which look for that CD.
+fn netboot(text: &str) -> impl Iterator<Item = Digest> {
+    sums(text).filter(|(_, path)| path.starts_with("netboot/")).map(|(digest, _)| digest)
 }
 
 fn of_hex(text: &str) -> Option<Digest> {

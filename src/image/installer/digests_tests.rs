@@ -22,6 +22,17 @@ fn the_lists_of_installers_are_taken_from_the_signed_list_and_nothing_else() {
 }
 
 #[test]
+fn an_installer_on_a_cd_is_none_that_comes_by_network() {
+    let [net, gtk, cd] = ["n", "g", "c"].map(|b| Digest::of(b.as_bytes()));
+    let line = |d: Digest, path: &str| format!("{}  {path}\n", d.to_hex());
+    let text = line(cd, "./cdrom/initrd.gz")
+        + &line(net, "./netboot/debian-installer/amd64/initrd.gz")
+        + &line(gtk, "./netboot/gtk/debian-installer/amd64/initrd.gz")
+        + &line(cd, "./cdrom/netboot/initrd.gz");
+    assert_eq!(netboot(&text).collect::<Vec<_>>(), [net, gtk]);
+}
+
+#[test]
 fn a_list_beside_is_signed_when_a_distributions_key_has_signed_it() {
     let dir = tempfile::tempdir().unwrap();
     let key = SigningKey::open(&dir.path().join("key")).unwrap();

@@ -5,7 +5,7 @@
 
 use super::digests::{Signed, compare, name, unsigned};
 use crate::image::build::{BuildError, Progress};
-use crate::image::child::{self, clean_environment};
+use crate::image::child::{self, ChildError, clean_environment};
 use crate::image::cpio::Cpio;
 use crate::image::publish::file_entry;
 use crate::model::Digest;
@@ -42,6 +42,8 @@ pub(super) const DEBIAN: &Places = &[
 /// Bytes of a kernel and of a ramdisk at most, and of all firmware.
 const LONGEST: u64 = 1 << 30;
 const FIRMWARE: u64 = 256 << 20;
+/// Bytes that are copied between two reports.
+const PIECE: u64 = 64 << 20;
 
 /// What was taken, and what each is called in messages.
 pub(super) struct Taken {
@@ -107,7 +109,7 @@ impl Files {
         let from = [kernel, ramdisk].map(|f| dir.join(at).join(f));
         let to = [out.join("kernel"), out.join("ramdisk")];
         for (from, to) in from.iter().zip(&to) {
-            copy(from, to)?;
+            copy(from, to, LONGEST, progress)?;
         }
         if !is_kernel(&to[0]).map_err(BuildError::io(&to[0]))? {
             return Err(self.wrong(format!("{at}{kernel} is no Linux kernel for x86")));
@@ -172,7 +174,7 @@ fn unpack(
     };
     let mut listing = Listing { progress, places, found: Vec::new() };
     match child::run("listing the ISO image (bsdtar)", bsdtar(&["-t"]), &mut listing) {
-        Err(child::ChildError::Start { .. }) => Err(BuildError::Files(
+        Err(ChildError::Start { .. }) => Err(BuildError::Files(
             iso.to_owned(),
             "cannot be read, bsdtar is not here: apt install libarchive-tools".to_owned(),
         )),
@@ -217,17 +219,38 @@ impl Progress for Listing<'_> {
     }
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
+/// Copies `from`, which has at most `most` bytes.
+///
+/// # Errors
+/// It is longer, one of the two cannot be read or written, or the build was
+/// cancelled.
+pub(super) fn copy(
+    from: &Path,
+    to: &Path,
+    most: u64,
+    progress: &mut dyn Progress,
+) -> Result<(), BuildError> {
     let mut file = File::open(from).map_err(BuildError::io(from))?;
+    let all = file.metadata().map_err(BuildError::io(from))?.len();
     let mut new = File::create(to).map_err(BuildError::io(to))?;
-    // Which of the two it was, the error says itself.
-    let n = io::copy(&mut file.by_ref().take(LONGEST + 1), &mut new)
-        .map_err(|e| BuildError::Files(from.to_owned(), format!("cannot be copied: {e}")))?;
-    if n > LONGEST {
-        let why = format!("is longer than {LONGEST} bytes");
-        return Err(BuildError::Files(from.to_owned(), why));
+    let mut done = 0;
+    loop {
+        // Which of the two it was, the error says itself.
+        let n = io::copy(&mut file.by_ref().take(PIECE), &mut new)
+            .map_err(|e| BuildError::Files(from.to_owned(), format!("cannot be copied: {e}")))?;
+        done += n;
+        progress.bytes(done, all.max(done));
+        if n == 0 {
+            return Ok(());
+        }
+        if done > most {
+            let why = format!("is longer than {most} bytes");
+            return Err(BuildError::Files(from.to_owned(), why));
+        }
+        if progress.cancelled() {
+            return Err(ChildError::Cancelled.into());
+        }
     }
-    Ok(())
 }
 
 /// The release that a kernel says of itself, such as `5.4.0-26-generic`

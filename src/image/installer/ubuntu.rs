@@ -30,6 +30,8 @@ const LIVE: &Places = &[("casper/", "vmlinuz", "initrd")];
 
 /// The live server's ISO image, in the image's directory.
 pub const MEDIUM: &str = "medium.iso";
+/// Its bytes at most: the machine holds all of it in memory.
+const LONGEST: u64 = 16 << 30;
 
 /// Adds Ubuntu's installer.
 pub(super) fn add(
@@ -67,8 +69,7 @@ pub(super) fn add(
         progress.step("medium");
         let medium = out.join(MEDIUM);
         // A copy: the original may be written to, and an image never is.
-        fs::copy(iso, &medium)
-            .map_err(|e| BuildError::Files(iso.clone(), format!("cannot be copied: {e}")))?;
+        files::copy(iso, &medium, LONGEST, progress)?;
         if Some(file_entry(&medium)?.sha256) != taken.iso {
             let why = "was written to while it was read".to_owned();
             return Err(BuildError::Files(iso.clone(), why));

@@ -3,7 +3,7 @@
 
 use super::alerts::kind;
 use super::node::{deployed, wipes};
-use crate::model::{Digest, Node, Operation, Time};
+use crate::model::{Digest, Node, Operation, OperationKind, Time};
 use crate::power::PowerCommand;
 
 /// A confirmation: plain text throughout, and a form that does it.
@@ -82,9 +82,6 @@ pub fn install(n: &Node, c: &Choice, now: Time) -> Confirm {
     if let Some(on_it) = deployed(n, now) {
         warnings.push(format!("{name} is deployed ({on_it}): all of it is lost."));
     }
-    if n.spec.bmc.is_none() {
-        warnings.push(format!("{name} has no BMC here: you must start it yourself, by network."));
-    }
     Confirm {
         title: format!("Install {name}?"),
         what: format!(
@@ -153,9 +150,20 @@ pub fn cancel(o: &Operation) -> Confirm {
     let back = if node.is_empty() { "/ui/operations".into() } else { format!("/ui/nodes/{node}") };
     Confirm {
         title: format!("Give this {} up?", kind(&o.kind)),
-        what: "The machine is left as it is, which may be in the middle of writing its disk; it \
-               has to be installed again before it can be used."
-            .to_owned(),
+        what: match o.kind {
+            OperationKind::InstallMany => {
+                "No other node is begun. Those that are being installed go on: each can be given \
+                 up by itself."
+            }
+            OperationKind::ImageBuild | OperationKind::Mirror => {
+                "It ends soon; nothing of it is kept, and what was there before stays."
+            }
+            _ => {
+                "The machine is left as it is, which may be in the middle of writing its disk; it \
+                 has to be installed again before it can be used."
+            }
+        }
+        .to_owned(),
         facts: facts.into_iter().filter(|(_, v)| !v.is_empty()).collect(),
         warnings: Vec::new(),
         action: format!("/ui/operations/{}/cancel", o.id),

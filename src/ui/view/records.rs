@@ -3,7 +3,7 @@
 use super::alerts::kind;
 use super::rack::far;
 use super::text::{At, Bar, Mark, bytes, took};
-use crate::model::{Build, BuildOutcome, Method, Operation, OperationState, Time};
+use crate::model::{Build, BuildOutcome, Method, Operation, OperationKind, OperationState, Time};
 
 /// A build's line.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,7 +84,10 @@ pub fn operation(o: &Operation, now: Time) -> OperationRow {
     parts.extend(o.phase.map(|p| format!("phase {p}")));
     if running && o.total > 0 {
         let percent = o.bytes.min(o.total) as f64 * 100.0 / o.total as f64;
-        parts.push(format!("{percent:.0} % of {}", bytes(o.total)));
+        parts.push(match o.kind {
+            OperationKind::InstallMany => format!("{} of {} nodes", o.bytes, o.total),
+            _ => format!("{percent:.0} % of {}", bytes(o.total)),
+        });
     }
     parts.extend(o.reason.clone());
     let power = o.result.as_ref().and_then(|r| r.get("power")).and_then(|p| p.as_str());
@@ -99,7 +102,7 @@ pub fn operation(o: &Operation, now: Time) -> OperationRow {
         build: o.build.as_ref().map(ToString::to_string).unwrap_or_default(),
         mark: Mark::of_operation(o.state),
         running,
-        cancels: running && o.build.is_some(),
+        cancels: running && o.kind != OperationKind::Power,
         what: parts.join("; "),
         bar: bar.then(|| Bar::of(o.bytes as f64, o.total as f64, "busy")),
         started: At::new(o.started, now),

@@ -267,7 +267,11 @@ fn only_a_running_install_can_be_given_up() {
     o.state = OperationState::Done;
     assert!(!operation(&o, at(30)).cancels);
     o.state = OperationState::Running;
-    o.build = None;
-    assert!(!operation(&o, at(30)).cancels);
+    o.kind = OperationKind::Power;
+    assert!(!operation(&o, at(30)).cancels, "the BMC has it");
+    (o.kind, o.bytes, o.total, o.phase, o.deadline) =
+        (OperationKind::InstallMany, 3, 40, None, None);
+    let row = operation(&o, at(30));
+    assert!(row.cancels && row.what == "3 of 40 nodes", "{}", row.what);
     assert_eq!(row.mark, Mark::RUNNING);
 }
